@@ -1,0 +1,39 @@
+.PHONY: install demo test lint types clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+# pip checks every package against the lock's hashes; the bytecode is compiled once, for imports twice as fast
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m compileall -q $(VENV)/lib -j 2 || true
+	$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "op_succinct_proposer.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	printf '#!%s\nfrom deployments.cli import app\napp()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/proposer && chmod +x $(BIN)/proposer
+	touch $(STAMP)
+
+install: $(STAMP) ## Install everything into .venv
+
+demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with the Prefect UI
+	@$(BIN)/proposer demo $(if $(KEEP),--keep)
+
+test: $(STAMP) ## Run every test on real parts
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style, formatting and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## Check types, strictly in the core
+	$(BIN)/basedpyright
+
+clean: ## Remove the environment
+	rm -rf $(VENV)

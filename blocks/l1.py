@@ -1,0 +1,302 @@
+"""L1: an Ethereum execution node, or several."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, Literal
+
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr, SecretStr
+
+from blocks.base import CONFIG, Outside
+from blocks.fields import bad, data, member, quantity
+from blocks.http import endpoints
+from blocks.reverts import reverted
+from blocks.rpc import Failover, JsonRpc, RpcError, all_down
+from proposer.errors import BadReply, ChainMoved, EndpointDown, OutcomeUnknown, WrongChain
+from proposer.l1_transactions import Receipt
+from proposer.snapshot import L1Ref
+from proposer.units import GWEI, L1Block, Wei
+
+Tag = Literal["latest", "safe", "finalized"]
+_METHOD_NOT_FOUND, _INVALID_PARAMS, _NOT_FOUND, _UNKNOWN_BLOCK = -32601, -32602, -32001, -39001
+_GONE = re.compile(
+    r"not (?:currently )?canonical|header(?: for hash)? not found|block.*not found|unknown block", re.IGNORECASE
+)
+_NO_OBJECTS = re.compile(r"cannot unmarshal|invalid argument|invalid type|unexpected|hex string", re.IGNORECASE)
+_NO_TAG = re.compile(r"block not found|unknown block|not found|invalid argument|not supported", re.IGNORECASE)
+
+
+class Sent(Enum):
+    """What became of a broadcast."""
+
+    ACCEPTED = "accepted"
+    ALREADY_KNOWN = "already known"
+    """The very same transaction is in the node's pool, or mined."""
+    NONCE_TOO_LOW = "nonce too low"
+    """Its nonce is used: by itself, or by another."""
+    UNDERPRICED = "underpriced"
+    """Too cheap, or too cheap to replace what is in the pool."""
+    INSUFFICIENT_FUNDS = "insufficient funds"
+
+
+# geth, reth, erigon, besu, anvil; and Nethermind's names (NethermindEth/nethermind#12153). Order matters.
+_REFUSALS: tuple[tuple[re.Pattern[str], Sent], ...] = (
+    (re.compile(r"already ?known|known transaction|already imported", re.IGNORECASE), Sent.ALREADY_KNOWN),
+    (re.compile(r"nonce (?:is )?too low|OldNonce|nonce .*(?:below|lower than)", re.IGNORECASE), Sent.NONCE_TOO_LOW),
+    (re.compile(r"insufficient ?funds|upfront cost exceeds", re.IGNORECASE), Sent.INSUFFICIENT_FUNDS),
+    (re.compile(r"underpriced|FeeTooLow|ReplacementNotAllowed|(?:fee|price|tip).*too low", re.IGNORECASE), Sent.UNDERPRICED),
+    (re.compile(r"(?:below|less than) .*(?:base fee|minimum)", re.IGNORECASE), Sent.UNDERPRICED),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """An event; `index` is its place in the block."""
+
+    address: str
+    topics: tuple[bytes, ...]
+    data: bytes
+    block: L1Block
+    block_hash: bytes
+    transaction: bytes
+    index: int
+
+
+class L1Chain(Outside, Block):
+    """L1's JSON-RPC. Reads go on to the next URL when one is down; an URL of another chain is refused (`WrongChain`).
+
+    The chain is `expected_chain_id`, or that of the first URL that answered. Reads pinned to an `L1Ref` go by block
+    hash (EIP-1898). A node that does not take hashes is asked by number, and the block's hash is compared afterwards.
+    Every method raises `EndpointDown`, `RateLimited`, `RpcError` and `BadReply` as well as what it names.
+    """
+
+    model_config = CONFIG
+    _block_type_name: ClassVar[str | None] = "OP Succinct L1 Chain"
+    _block_type_slug: ClassVar[str | None] = "op-succinct-l1-chain"
+    _description: ClassVar[str | None] = "Reads from and sends to an L1 execution node, with fail-over."
+
+    urls: SecretStr = Field(description="L1 execution RPC URL, or several separated by commas, in order of preference.")
+    timeout_seconds: float = Field(default=10, gt=0, description="Seconds one call to one URL may take.")
+    expected_chain_id: int | None = Field(
+        default=None, description="Chain id of L1; empty takes that of the first URL that answers."
+    )
+    _rpc: Failover = PrivateAttr()
+    _chain_id: int | None = PrivateAttr(default=None)
+    _admitted: set[str] = PrivateAttr(default_factory=set)
+    _by_number: bool = PrivateAttr(default=False)
+
+    def block_initialization(self) -> None:
+        """Read the URLs; raises `InvalidSettings`."""
+        among = endpoints(self.urls.get_secret_value(), "L1_RPC")
+        self._rpc = Failover(among, self.timeout_seconds, self._admit)
+        self._chain_id = self.expected_chain_id
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._rpc.aclose()
+
+    async def _admit(self, client: JsonRpc) -> None:
+        """Let an endpoint serve once its chain id is the expected one."""
+        key = str(self._rpc.clients.index(client))
+        if key in self._admitted:
+            return
+        found = quantity(
+            await client.call("eth_chainId", [], self.timeout_seconds), "result", f"eth_chainId of {client.name}"
+        )
+        if self._chain_id is None:
+            self._chain_id = found
+        if found != self._chain_id:
+            raise WrongChain(f"L1_RPC: {client.name} serves chain {found}, not {self._chain_id}: correct or remove it")
+        self._admitted.add(key)
+
+    async def chain_id(self) -> int:
+        """Read the chain id."""
+        result, client = await self._rpc.call_with("eth_chainId")
+        return quantity(result, "result", f"eth_chainId of {client.name}")
+
+    async def head(self) -> L1Ref:
+        """Read the latest block."""
+        found = await self.block("latest")
+        if found is None:
+            raise BadReply("eth_getBlockByNumber: the node has no latest block")
+        return found
+
+    async def block(self, which: int | Tag) -> L1Ref | None:
+        """Read a block by number or tag; None where there is none, or the node does not know the tag."""
+        found = await self._header(which)
+        if found is None:
+            return None
+        header, where = found
+        return L1Ref(
+            L1Block(quantity(member(header, "number", where), "number", where)),
+            data(member(header, "hash", where), "hash", where, 32),
+            quantity(member(header, "timestamp", where), "timestamp", where),
+        )
+
+    async def _header(self, which: int | str) -> tuple[object, str] | None:
+        method = "eth_getBlockByNumber"
+        try:
+            result, client = await self._rpc.call_with(method, hex(which) if isinstance(which, int) else which, False)
+        except RpcError as error:
+            if which in {"safe", "finalized"} and _NO_TAG.search(error.rpc_message):
+                return None
+            raise
+        return None if result is None else (result, f"{method} of {client.name}")
+
+    async def _at(self, method: str, params: Sequence[object], at: L1Ref | str | None) -> tuple[object, str]:
+        """Read state at a block; raises `ChainMoved` where a pinned one is gone, and `Reverted`."""
+        if not isinstance(at, L1Ref):
+            return await self._stated(method, *params, at or "latest")
+        pinned = {"blockHash": "0x" + at.hash.hex(), "requireCanonical": True}
+        try:
+            if not self._by_number:
+                return await self._stated(method, *params, pinned)
+        except RpcError as error:
+            if error.code in {_NOT_FOUND, _UNKNOWN_BLOCK} or _GONE.search(error.rpc_message):
+                raise ChainMoved(f"L1 block {at.number} (0x{at.hash.hex()[:8]}..) is no longer canonical") from error
+            if error.code != _INVALID_PARAMS and not _NO_OBJECTS.search(error.rpc_message):
+                raise
+        answer = await self._stated(method, *params, hex(at.number))
+        self._by_number = True
+        now = await self.block(at.number)
+        if now is None or now.hash != at.hash:
+            raise ChainMoved(f"L1 block {at.number} (0x{at.hash.hex()[:8]}..) is no longer canonical")
+        return answer
+
+    async def _stated(self, method: str, *params: object) -> tuple[object, str]:
+        try:
+            result, client = await self._rpc.call_with(method, *params)
+        except RpcError as error:
+            if (revert := reverted(error)) is not None:
+                raise revert from error
+            raise
+        return result, f"{method} of {client.name}"
+
+    async def call(self, to: str, data_: bytes, at: L1Ref | None = None, sender: str | None = None) -> bytes:
+        """Call a contract; raises `Reverted`, and `ChainMoved` where the pinned block is no longer canonical."""
+        tx = {"to": to, "data": "0x" + data_.hex()} | ({"from": sender} if sender else {})
+        result, where = await self._at("eth_call", [tx], at)
+        return data(result, "result", where)
+
+    async def code(self, address: str, at: L1Ref | None = None) -> bytes:
+        """Read a contract's code; empty where there is none."""
+        result, where = await self._at("eth_getCode", [address], at)
+        return data(result, "result", where)
+
+    async def storage(self, address: str, slot: bytes, at: L1Ref | None = None) -> bytes:
+        """Read one word of storage."""
+        result, where = await self._at("eth_getStorageAt", [address, "0x" + slot.hex()], at)
+        return data(result, "result", where).rjust(32, b"\0")
+
+    async def balance(self, address: str, at: L1Ref | None = None) -> Wei:
+        """Read a balance, in wei."""
+        result, where = await self._at("eth_getBalance", [address], at)
+        return Wei(quantity(result, "result", where))
+
+    async def nonce(self, address: str, at: L1Ref | Literal["latest", "pending"] = "latest") -> int:
+        """Read the next nonce: mined (`latest`), or with the node's own pool counted (`pending`)."""
+        result, where = await self._at("eth_getTransactionCount", [address], at)
+        return quantity(result, "result", where)
+
+    async def receipt(self, hash_: bytes) -> Receipt | None:
+        """Read a receipt; None where the transaction is not mined."""
+        result, where = await self._stated("eth_getTransactionReceipt", "0x" + hash_.hex())
+        if result is None:
+            return None
+        status = quantity(member(result, "status", where), "status", where)
+        if status not in {0, 1}:
+            raise bad(where, "status", status, "0 or 1")
+        return Receipt(
+            data(member(result, "transactionHash", where), "transactionHash", where, 32),
+            L1Block(quantity(member(result, "blockNumber", where), "blockNumber", where)),
+            data(member(result, "blockHash", where), "blockHash", where, 32),
+            status == 1,
+            quantity(member(result, "gasUsed", where), "gasUsed", where),
+        )
+
+    async def knows(self, hash_: bytes) -> bool:
+        """Whether the node has the transaction, mined or not."""
+        return await self._rpc.call("eth_getTransactionByHash", "0x" + hash_.hex()) is not None
+
+    async def estimate_gas(self, tx: Mapping[str, object]) -> int:
+        """Estimate gas for `from`, `to`, `data` (bytes) and `value` (wei); raises `Reverted`."""
+        shown = {name: _shown(value) for name, value in tx.items()}
+        result, where = await self._stated("eth_estimateGas", shown)
+        return quantity(result, "result", where)
+
+    async def fee_suggestion(self) -> tuple[Wei, Wei]:
+        """Read the suggested tip and the latest base fee, in wei; 1 gwei of tip where the node suggests none."""
+        found = await self._header("latest")
+        if found is None:
+            raise BadReply("eth_getBlockByNumber: the node has no latest block")
+        header, header_where = found
+        base_fee = quantity(member(header, "baseFeePerGas", header_where), "baseFeePerGas", header_where)
+        try:
+            result, where = await self._stated("eth_maxPriorityFeePerGas")
+        except RpcError as error:
+            if error.code != _METHOD_NOT_FOUND:
+                raise
+            return Wei(GWEI), Wei(base_fee)
+        return Wei(quantity(result, "result", where)), Wei(base_fee)
+
+    async def send_raw(self, raw: bytes) -> Sent:
+        """Broadcast signed bytes: to each URL at most once, in order, until one answers.
+
+        The same bytes at another URL are the same transaction, so going on after a URL that is down, or that did not
+        answer, cannot send a second one. Raises `RpcError` for a refusal without a name here, `OutcomeUnknown` where
+        none answered and one may have it, `EndpointDown` where nothing was sent.
+        """
+        failures: list[EndpointDown] = []
+        unknown: OutcomeUnknown | None = None
+        for client in self._rpc.clients:
+            try:
+                await self._admit(client)
+                await client.call("eth_sendRawTransaction", ["0x" + raw.hex()], self.timeout_seconds, sends=True)
+            except EndpointDown as error:
+                failures.append(error)
+            except OutcomeUnknown as error:
+                unknown = error
+            except RpcError as error:
+                for pattern, outcome in _REFUSALS:
+                    if pattern.search(error.rpc_message):
+                        return outcome
+                raise
+            else:
+                return Sent.ACCEPTED
+        if unknown is not None:
+            raise unknown
+        raise all_down(failures)
+
+    async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> list[Log]:
+        """Read a contract's events in blocks `first..last`; a topic of None matches any."""
+        wanted = [None if topic is None else "0x" + topic.hex() for topic in topics]
+        query = {"address": address, "topics": wanted, "fromBlock": hex(first), "toBlock": hex(last)}
+        result, where = await self._stated("eth_getLogs", query)
+        if not isinstance(result, list):
+            raise bad(where, "result", result, "a list")
+        return await asyncio.to_thread(lambda: [_log(item, where) for item in result])
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    return hex(value) if isinstance(value, int) else value
+
+
+def _log(item: object, where: str) -> Log:
+    topics = member(item, "topics", where)
+    address = member(item, "address", where)
+    if not isinstance(topics, list) or not isinstance(address, str):
+        raise bad(where, "topics", topics, "a list beside an address")
+    return Log(
+        address,
+        tuple(data(topic, "topics", where, 32) for topic in topics),
+        data(member(item, "data", where), "data", where),
+        L1Block(quantity(member(item, "blockNumber", where), "blockNumber", where)),
+        data(member(item, "blockHash", where), "blockHash", where, 32),
+        data(member(item, "transactionHash", where), "transactionHash", where, 32),
+        quantity(member(item, "logIndex", where), "logIndex", where),
+    )

@@ -1,0 +1,8 @@
+"""The ledger: what was decided, asked, paid and settled, in PostgreSQL."""
+
+from blocks.ledger import leadership
+from blocks.ledger.block import ProofLedger
+from blocks.ledger.ledger import Event, Ledger, LedgerIdentity, LedgerView, Mirrored
+from blocks.ledger.writer import Writer
+
+__all__ = ["Event", "Ledger", "LedgerIdentity", "LedgerView", "Mirrored", "ProofLedger", "Writer", "leadership"]

@@ -1,0 +1,73 @@
+"""One leader: the process that plans, asks and sends holds one row, by the database's clock.
+
+Every takeover raises the epoch; every write is fenced by it. A holder that was stopped and wakes up can neither write
+nor send. (An advisory lock neither fences a stopped holder nor survives a connection pooler.)
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from blocks.ledger.tables import leadership
+from proposer.errors import NotLeader
+
+TTL_SECONDS = 10
+RENEW_SECONDS = 3
+
+_l = leadership.c
+_TTL = literal(timedelta(seconds=TTL_SECONDS))
+
+
+async def take(connection: AsyncConnection, owner: str) -> int | None:
+    """Take the leadership if it is free or expired: return the new epoch, or None while another holds it."""
+    now = func.clock_timestamp()
+    statement = (
+        insert(leadership)
+        .values(id=1, owner=owner, epoch=1, expires_at=now + _TTL)
+        .on_conflict_do_update(
+            index_elements=[_l.id],
+            set_={"owner": owner, "epoch": _l.epoch + 1, "expires_at": now + _TTL},
+            where=_l.expires_at < now,
+        )
+        .returning(_l.epoch)
+    )
+    epoch = (await connection.execute(statement)).scalar_one_or_none()
+    await connection.commit()
+    return epoch
+
+
+async def renew(connection: AsyncConnection, epoch: int) -> bool:
+    """Extend the claim; False when it has expired or another process has taken over."""
+    now = func.clock_timestamp()
+    done = await connection.execute(
+        update(leadership).where(_l.epoch == epoch, _l.expires_at >= now).values(expires_at=now + _TTL)
+    )
+    await connection.commit()
+    return done.rowcount == 1
+
+
+async def release(connection: AsyncConnection, epoch: int) -> None:
+    """Let go at a clean stop, so that the standby takes over at once."""
+    await connection.execute(
+        update(leadership).where(_l.epoch == epoch).values(expires_at=func.clock_timestamp() - timedelta(seconds=1))
+    )
+    await connection.commit()
+
+
+async def holder(connection: AsyncConnection) -> str | None:
+    """Return who holds the leadership now."""
+    statement = select(_l.owner).where(_l.expires_at >= func.clock_timestamp())
+    return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def fence(connection: AsyncConnection, epoch: int) -> None:
+    """Hold the row for this transaction: a takeover waits for it, and a stale epoch raises `NotLeader`."""
+    statement = (
+        select(_l.owner)
+        .where(_l.epoch == epoch, _l.expires_at >= func.clock_timestamp())
+        .with_for_update(read=True, key_share=False)
+    )
+    if (await connection.execute(statement)).one_or_none() is None:
+        raise NotLeader("another proposer process holds the leadership of this ledger; this one stands by")

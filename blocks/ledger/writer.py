@@ -1,0 +1,299 @@
+"""The one writer. Every change of a request's status goes through `_move`, which appends the event beside it."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from blocks.ledger.rows import values_of
+from blocks.ledger.tables import (
+    aggregation_members,
+    l1_signed,
+    l1_transactions,
+    marks,
+    proof_requests,
+    proofs,
+    request_events,
+)
+from proposer.errors import IllegalTransition
+from proposer.fees import Fees
+from proposer.intents import Move, Plan
+from proposer.l1_transactions import Purpose, Receipt, TxStatus
+from proposer.requests import TRANSITIONS, Checkpoint, Failure, NewRequest, ProofRequest, Status
+from proposer.units import L1Block
+
+_r = proof_requests.c
+
+
+class Writer:
+    """Writes of one transaction under one leader's epoch; made by `Ledger.write` only."""
+
+    def __init__(self, connection: AsyncConnection, epoch: int) -> None:
+        self._connection = connection
+        self.epoch = epoch
+
+    async def apply(self, plan: Plan, cycle_run_id: str | None = None) -> list[int]:
+        """Carry out a plan: moves that still hold, then inserts. Return the new ids."""
+        for move in plan.moves:
+            await self.move(move)
+        return [await self.insert(new, cycle_run_id) for new in plan.inserts]
+
+    async def move(self, move: Move) -> bool:
+        """Carry out one move if the request still has the status it was decided on."""
+        values = {"failure": move.failure.value} if move.failure else {}
+        return await self._move(move.request, move.frm, move.to, move.why, values, move.failure)
+
+    async def insert(self, new: NewRequest, cycle_run_id: str | None = None) -> int:
+        """Insert a request with its first event; return its id."""
+        values = values_of(new) | {"cycle_run_id": cycle_run_id}
+        result = await self._connection.execute(insert(proof_requests).values(values).returning(_r.id))
+        request_id: int = result.scalar_one()
+        if new.members:
+            rows = [
+                {"aggregation_id": request_id, "position": i, "range_id": member}
+                for i, member in enumerate(new.members)
+            ]
+            await self._connection.execute(insert(aggregation_members), rows)
+        await self._event(request_id, None, new.status, new.why, None)
+        return request_id
+
+    async def claim(self, request_id: int, cycle_run_id: str | None) -> bool:
+        """UNREQ to WITNESSGEN: the intent, written before the request is sent."""
+        return await self._move(
+            request_id,
+            Status.UNREQ,
+            Status.WITNESSGEN,
+            "requesting",
+            {
+                "requested_at": func.now(),
+                "claimed_epoch": self.epoch,
+                "failure": None,
+                **({"cycle_run_id": cycle_run_id} if cycle_run_id else {}),
+            },
+        )
+
+    async def proving(self, request_id: int, prover_id: str, look_at: datetime) -> bool:
+        """WITNESSGEN to PROVING, with the id in the same statement; a closed row keeps the late id and is polled."""
+        values: dict[str, object] = {"prover_request_id": prover_id, "next_poll_at": look_at}
+        moved = await self._move(
+            request_id, Status.WITNESSGEN, Status.PROVING, f"accepted by the prover as {prover_id}", values
+        )
+        if not moved:
+            late = update(proof_requests).where(_r.id == request_id, _r.prover_request_id.is_(None))
+            await self._connection.execute(late.values(**values))
+        return moved
+
+    async def complete(self, request: ProofRequest, proof: bytes, why: str) -> bool:
+        """Store the proof and mark the request COMPLETE, whatever it was: the first proof wins."""
+        values: dict[str, object] = {
+            "proof_digest": sha256(proof).digest(),
+            "proof_length": len(proof),
+            "next_poll_at": None,
+            "failure": None,
+        }
+        if not await self._move(request.id, request.status, Status.COMPLETE, why, values):
+            return False
+        store = upsert(proofs).values(request_id=request.id, proof=proof).on_conflict_do_nothing()
+        await self._connection.execute(store)
+        return True
+
+    async def fail(
+        self, request: ProofRequest, failure: Failure, text: str, successors: Iterable[NewRequest], *, poll: bool
+    ) -> list[int]:
+        """Mark the attempt FAILED and insert what carries on, in this one transaction; return the new ids.
+
+        `poll` keeps looking at the prover id: a proof that arrives late is a proof.
+        """
+        values: dict[str, object] = {"failure": failure.value, "failure_text": text}
+        if not poll:
+            values["next_poll_at"] = None
+        if not await self._move(request.id, request.status, Status.FAILED, text, values, failure):
+            return []
+        return [await self.insert(new) for new in successors]
+
+    async def postpone(self, request: ProofRequest, until: datetime, why: str) -> bool:
+        """WITNESSGEN back to UNREQ: nothing was asked, so no attempt is charged."""
+        return await self._move(
+            request.id,
+            Status.WITNESSGEN,
+            Status.UNREQ,
+            why,
+            {"next_attempt_at": until, "failure_text": why, "requested_at": None, "claimed_epoch": None},
+        )
+
+    async def look_again(self, at: Mapping[int, datetime | None]) -> None:
+        """Set when to look at each request's prover id next; None is never."""
+        statement = update(proof_requests).where(_r.id == bindparam("request")).values(next_poll_at=bindparam("next"))
+        await self._connection.execute(statement, [{"request": i, "next": when} for i, when in at.items()])
+
+    async def stop_looking_below(self, head: int) -> None:
+        """Forget the prover ids of closed requests whose blocks are settled: no proof of them is needed any more."""
+        await self._connection.execute(
+            update(proof_requests)
+            .where(_r.next_poll_at.is_not(None), _r.end_block <= head, _r.status.in_(["FAILED", "CANCELLED"]))
+            .values(next_poll_at=None)
+        )
+
+    async def anchor(self, request_id: int, checkpoint: Checkpoint | None) -> None:
+        """Bind an aggregation that was not requested yet to its checkpoint, or unbind it."""
+        await self._connection.execute(
+            update(proof_requests)
+            .where(_r.id == request_id, _r.status == Status.UNREQ.value)
+            .values(
+                checkpoint_number=checkpoint.number if checkpoint else None,
+                checkpoint_hash=checkpoint.hash if checkpoint else None,
+            )
+        )
+
+    async def output_root(self, request_id: int, root: bytes) -> None:
+        """Store the output root that an aggregation claims, once."""
+        await self._connection.execute(
+            update(proof_requests).where(_r.id == request_id, _r.output_root.is_(None)).values(output_root=root)
+        )
+
+    async def l1_head(self, request_id: int, head: L1Block) -> None:
+        """Store the L1 head read after the server's answer, once: no later block is bound into the proof."""
+        await self._connection.execute(
+            update(proof_requests).where(_r.id == request_id, _r.l1_head.is_(None)).values(l1_head=head)
+        )
+
+    async def fill_l1_heads(self, head: L1Block) -> None:
+        """Give requests answered while L1 was away the L1 head of now: not lower than what their proofs hold."""
+        await self._connection.execute(
+            update(proof_requests)
+            .where(_r.status.in_(["PROVING", "COMPLETE"]), _r.l1_head.is_(None), _r.kind == "RANGE")
+            .values(l1_head=head)
+        )
+
+    async def take_up(self, request_id: int, why: str) -> bool:
+        """A person takes a request up by hand: parked or waiting, it is due at once."""
+        now_due: dict[str, Any] = {"next_attempt_at": func.now()}
+        if await self._move(request_id, Status.PARKED, Status.UNREQ, why, now_due | {"failure": None}):
+            return True
+        waiting = update(proof_requests).where(_r.id == request_id, _r.status == Status.UNREQ.value)
+        return (await self._connection.execute(waiting.values(**now_due))).rowcount == 1
+
+    async def mark(self, name: str, number: int, *, rising: bool) -> None:
+        """Remember a block number and when it was first seen; a rising mark never goes back."""
+        statement = upsert(marks).values(name=name, number=number, at=func.now())
+        condition = marks.c.number < number if rising else marks.c.number != number
+        await self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[marks.c.name], set_={"number": number, "at": func.now()}, where=condition
+            )
+        )
+
+    async def journal(
+        self,
+        *,
+        purpose: Purpose,
+        request: int | None,
+        subject: int | None,
+        sender: str,
+        nonce: int,
+        to: str,
+        calldata: bytes,
+        gas: int,
+        signed: tuple[bytes, bytes, Fees],
+    ) -> int:
+        """Write a transaction and its first signed form before it is broadcast. Return its id."""
+        row = {
+            "purpose": purpose.value,
+            "request_id": request,
+            "subject": subject,
+            "sender": sender,
+            "nonce": nonce,
+            "recipient": to,
+            "calldata": calldata,
+            "calldata_digest": sha256(calldata).digest(),
+            "gas": gas,
+            "status": TxStatus.PENDING.value,
+        }
+        result = await self._connection.execute(insert(l1_transactions).values(row).returning(l1_transactions.c.id))
+        transaction_id: int = result.scalar_one()
+        await self.sign_again(transaction_id, *signed)
+        return transaction_id
+
+    async def sign_again(self, transaction_id: int, tx_hash: bytes, raw: bytes, fees: Fees) -> None:
+        """Write another signed form of a transaction before it is broadcast."""
+        row = {"hash": tx_hash, "transaction_id": transaction_id, "raw": raw, "tip": fees.tip, "fee_cap": fees.cap}
+        await self._connection.execute(upsert(l1_signed).values(row).on_conflict_do_nothing())
+
+    async def record(self, transaction_id: int, status: TxStatus, receipt: Receipt | None) -> None:
+        """Write what the chain says of a transaction."""
+        await self._connection.execute(
+            update(l1_transactions)
+            .where(l1_transactions.c.id == transaction_id)
+            .values(
+                status=status.value,
+                block_number=receipt.block if receipt else None,
+                block_hash=receipt.block_hash if receipt else None,
+                gas_used=receipt.gas_used if receipt else None,
+            )
+        )
+
+    async def note(self, request_id: int, why: str) -> None:
+        """Append to a request's history without changing its status."""
+        row = (await self._connection.execute(select(_r.status).where(_r.id == request_id))).one()
+        status = Status(row.status)
+        await self._event(request_id, status, status, why, None)
+
+    async def mirrored(self, request_id: int, run_id: str | None, event: int) -> None:
+        """Remember which run shows the request, and up to which event; the run may be gone (None)."""
+        await self._connection.execute(
+            update(proof_requests)
+            .where(_r.id == request_id)
+            .values(flow_run_id=run_id, mirrored_event=func.greatest(_r.mirrored_event, event))
+        )
+
+    async def new_story(self, request_id: int) -> None:
+        """Have the mirror go on in a new run, told from the beginning."""
+        await self._connection.execute(
+            update(proof_requests)
+            .where(_r.id == request_id)
+            .values(flow_run_id=None, story=_r.story + 1, mirrored_event=0)
+        )
+
+    async def prune_proofs(self, below: int) -> int:
+        """Delete the bytes of proofs that ended below a block; the rows stay. Return how many."""
+        done = select(_r.id).where(_r.end_block <= below, _r.status == Status.RELAYED.value)
+        return (await self._connection.execute(proofs.delete().where(proofs.c.request_id.in_(done)))).rowcount
+
+    async def _move(
+        self,
+        request_id: int,
+        frm: Status,
+        to: Status,
+        why: str,
+        values: Mapping[str, object],
+        failure: Failure | None = None,
+    ) -> bool:
+        if to not in TRANSITIONS[frm]:
+            raise IllegalTransition(f"request {request_id}: {frm.value} may not become {to.value}")
+        changed = await self._connection.execute(
+            update(proof_requests)
+            .where(_r.id == request_id, _r.status == frm.value)
+            .values({"status": to.value, "since": func.now()} | dict(values))
+        )
+        if changed.rowcount == 0:
+            return False
+        await self._event(request_id, frm, to, why, failure)
+        return True
+
+    async def _event(self, request_id: int, frm: Status | None, to: Status, why: str, failure: Failure | None) -> None:
+        row = {
+            "request_id": request_id,
+            "from_status": frm.value if frm else None,
+            "to_status": to.value,
+            "failure": failure.value if failure else None,
+            "why": why,
+            "epoch": self.epoch,
+        }
+        event = (
+            await self._connection.execute(insert(request_events).values(row).returning(request_events.c.id))
+        ).scalar_one()
+        await self._connection.execute(update(proof_requests).where(_r.id == request_id).values(last_event=event))

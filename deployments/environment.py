@@ -1,0 +1,176 @@
+"""The environment, read once and validated as a whole: every problem is named at once, each with its remedy."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, ValidationError
+
+from proposer.errors import InvalidSettings
+from proposer.settings import ProposerSettings
+
+IGNORED = {
+    "L1_BEACON_RPC": "only the prover server needs it",
+    "L2_RPC": "only the prover server needs it",
+    "ALLOW_NON_FINALIZED": "ranges always end at a finalized block",
+    "WAIT_NODE_SYNC": "a node that is starting plans nothing and blocks nothing",
+    "DB_PATH": "the ledger is PostgreSQL: see DATABASE_URL and PROPOSER_HOME",
+    "USE_CACHED_DB": "the ledger is never deleted",
+    "SLACK_TOKEN": "use Prefect automations",
+    "LOOP_INTERVAL": "see POLL_INTERVAL",
+    "RANGE_PROOF_INTERVAL": "see MAX_BLOCK_RANGE_PER_SPAN_PROOF",
+}
+"""op-succinct names that have no effect here, and why; said once at start."""
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What `proposer up` and `apply` act on; secrets are wrapped."""
+
+    name: str
+    home: Path
+    settings: ProposerSettings
+    l1_rpc: SecretStr
+    node_rpc: SecretStr
+    oracle_address: str
+    private_key: SecretStr
+    server_url: SecretStr
+    database_url: SecretStr | None
+    """None: the embedded PostgreSQL under `home`."""
+    prefect_api_url: str | None
+    """None: a Prefect server of our own under `home`."""
+    prefect_port: int
+    ignored: Mapping[str, str]
+
+
+def read_environment(values: Mapping[str, str]) -> Environment:
+    """Read the environment. Raises `InvalidSettings` with every problem; no secret is in any message."""
+    problems: list[str] = []
+    names = _with_files(values, problems)
+    settings = _settings(names, problems)
+    l1_rpc = _urls(names, "L1_RPC", problems, "an L1 JSON-RPC address, such as https://host/key")
+    node_rpc = _urls(names, "L2_NODE_RPC", problems, "the op-node's JSON-RPC address")
+    server = _urls(names, "OP_SUCCINCT_SERVER_URL", problems, "", default="http://127.0.0.1:3000")
+    address = _address(names, problems)
+    key = _key(names, problems)
+    port = _port(names, problems)
+    if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
+        problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
+    database_url = names.get("DATABASE_URL")
+    if database_url and urlsplit(database_url).scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        problems.append("DATABASE_URL: must begin with postgresql://: the ledger runs on PostgreSQL only")
+    if settings is None or problems:
+        raise InvalidSettings(problems)
+    return Environment(
+        name="proposer",
+        home=Path(names.get("PROPOSER_HOME") or "~/.proposer").expanduser().resolve(),
+        settings=settings,
+        l1_rpc=SecretStr(l1_rpc),
+        node_rpc=SecretStr(node_rpc),
+        oracle_address=address,
+        private_key=SecretStr(key),
+        server_url=SecretStr(server),
+        database_url=SecretStr(database_url) if database_url else None,
+        prefect_api_url=names.get("PREFECT_API_URL") or None,
+        prefect_port=port,
+        ignored={name: why for name, why in IGNORED.items() if names.get(name)},
+    )
+
+
+def client_environment(environment: Environment) -> dict[str, str]:
+    """Return the Prefect settings of this process: its API, its own folder, and no telemetry."""
+    own = f"http://127.0.0.1:{environment.prefect_port}/api"
+    return {
+        "PREFECT_API_URL": environment.prefect_api_url or own,
+        "PREFECT_HOME": str(environment.home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "3"),
+    }
+
+
+def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    """Resolve `NAME_FILE` for names that hold secrets; an empty value counts as not set."""
+    names = {name: value.strip() for name, value in values.items() if value.strip()}
+    for name in ("L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL"):
+        path = names.get(f"{name}_FILE")
+        if path is None:
+            continue
+        if name in names:
+            problems.append(f"{name}: set either {name} or {name}_FILE, not both")
+            continue
+        try:
+            names[name] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            problems.append(f"{name}_FILE: {path} cannot be read ({os.strerror(error.errno or 0)}): check the path")
+    return names
+
+
+def _settings(names: Mapping[str, str], problems: list[str]) -> ProposerSettings | None:
+    aliases = {field.alias or name for name, field in ProposerSettings.model_fields.items()}
+    try:
+        return ProposerSettings.model_validate({name: names[name] for name in aliases if name in names})
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{name}: {message}, not {problem['input']!r}" if name else message)
+        return None
+
+
+def _urls(names: Mapping[str, str], name: str, problems: list[str], what: str, *, default: str | None = None) -> str:
+    value = names.get(name, default)
+    if value is None:
+        problems.append(f"{name}: not set; set it to {what}")
+        return ""
+    for url in value.split(","):
+        parts = urlsplit(url.strip())
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            problems.append(f"{name}: not an http(s) address; write it as https://host[:port][/path]")
+            break
+    return value
+
+
+def _address(names: Mapping[str, str], problems: list[str]) -> str:
+    from eth_utils.address import is_checksum_address, is_checksum_formatted_address, to_checksum_address
+
+    value = names.get("L2OO_ADDRESS")
+    remedy = "set it to the address of the rollup's L2OutputOracle, 0x and 40 hex digits"
+    if value is None:
+        problems.append(f"L2OO_ADDRESS: not set; {remedy}")
+    elif not _ADDRESS.fullmatch(value):
+        problems.append(f"L2OO_ADDRESS: {value!r} is not an address; {remedy}")
+    elif is_checksum_formatted_address(value) and not is_checksum_address(value):
+        problems.append(f"L2OO_ADDRESS: {value} has a wrong checksum, a digit is mistyped; {remedy}")
+    elif int(value, 16) == 0:
+        problems.append(f"L2OO_ADDRESS: is the zero address; {remedy}")
+    else:
+        return to_checksum_address(value)
+    return ""
+
+
+def _key(names: Mapping[str, str], problems: list[str]) -> str:
+    value = names.get("PRIVATE_KEY")
+    if value is None:
+        problems.append("PRIVATE_KEY: not set; set it (or PRIVATE_KEY_FILE) to the key of an approved proposer")
+    elif not _KEY.fullmatch(value) or not 0 < int(value, 16) < 2**256 - 0x14551231950B75FC4402DA1732FC9BEBF:
+        problems.append("PRIVATE_KEY: not a private key; it is 64 hex digits, with or without 0x")
+    return value or ""
+
+
+def _port(names: Mapping[str, str], problems: list[str]) -> int:
+    value = names.get("PREFECT_SERVER_API_PORT", "4200")
+    if value.isdecimal() and 0 < int(value) < 65536:
+        return int(value)
+    problems.append(f"PREFECT_SERVER_API_PORT: {value!r} is not a port; set it to a number from 1 to 65535")
+    return 0
+
+
+def _hex_or_zero(value: str) -> str:
+    return value if _ADDRESS.fullmatch(value) else "0x1"

@@ -1,0 +1,100 @@
+"""A Prefect server of our own, on loopback, for one machine with nothing installed."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from proposer.errors import FixConfiguration
+
+log = logging.getLogger("proposer.prefect")
+
+START_SECONDS = 90
+
+
+class PrefectServer:
+    """Prefect's server as a child that dies with this process, started again when it dies before."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self._home = home
+        self._port = port
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def api_url(self) -> str:
+        """Where its API is."""
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def check_port(self) -> None:
+        """Raise `FixConfiguration` where something else listens on the port already."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self._port))
+            except OSError as error:
+                raise FixConfiguration(
+                    f"PREFECT_SERVER_API_PORT: port {self._port} is taken; set it to a free one, or set "
+                    "PREFECT_API_URL to the Prefect server that is to be used"
+                ) from error
+
+    def start(self) -> None:
+        """Start the child; its output goes to `prefect/server.log` in the home folder."""
+        folder = self._home / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(self._port),
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",  # seconds: 30 days of runs
+            "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        }
+        environment.pop("PREFECT_API_URL", None)
+        command = [sys.executable, "-m", "deployments.prefect_main", str(os.getpid()), str(self._port)]
+        with (folder / "server.log").open("ab") as output:
+            self._child = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=Path(__file__).resolve().parent.parent,
+            )
+
+    async def healthy(self, seconds: float = START_SECONDS) -> bool:
+        """Wait until the API answers; False when it does not in time."""
+        async with httpx.AsyncClient(timeout=2) as client:
+            for _ in range(int(seconds / 0.25)):
+                try:
+                    if (await client.get(f"{self.api_url}/health")).status_code == 200:
+                        return True
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(0.25)
+        return False
+
+    async def supervise(self) -> None:
+        """Start the child again whenever it has ended, for ever."""
+        while True:
+            await asyncio.sleep(2)
+            if self._child is not None and self._child.poll() is not None:
+                log.warning("Prefect's server ended with status %s; starting it again", self._child.returncode)
+                self.start()
+
+    async def stop(self) -> None:
+        """Stop the child and wait for it."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        os.killpg(self._child.pid, signal.SIGTERM)
+        try:
+            await asyncio.to_thread(self._child.wait, 10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._child.pid, signal.SIGKILL)
+            await asyncio.to_thread(self._child.wait, 10)

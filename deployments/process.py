@@ -1,0 +1,234 @@
+"""The proposer process: one per rollup, one event loop, four duties.
+
+It runs cycles in itself, holds the requests whose answers take minutes, looks between cycles and starts one as soon
+as the decisions would do something, and goes on without Prefect.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from deployments.claim import Claim
+from deployments.runner import Runner
+from flows.context import Proposer, snapshot_of
+from flows.cycle import call, run_stages
+from flows.mirror import PREFECT_AWAY, Mirror
+from flows.stages import observe, proving
+from flows.transactions import tend
+from proposer.errors import NotLeader, ProposerError
+from proposer.permission import permission
+from proposer.requests import Kind, Status
+from proposer.snapshot import Outside, Snapshot
+from proposer.units import ETHER, Wei
+from proposer.wake import to_do
+
+log = logging.getLogger("proposer.process")
+
+BRISK_SECONDS = 2.0
+"""Between two looks at the chain while a transaction or an aggregation waits for it."""
+WAKE_SECONDS = 5.0
+"""How long Prefect may take to start a cycle before it is run without it."""
+AWAY = "Prefect's server is away, settlement goes on without it: %s"
+START_SECONDS = 5.0
+"""How long the first cycle after a start waits for Prefect, so that it is recorded."""
+
+
+class Stopped(Exception):
+    """The process was asked to stop and has drained."""
+
+
+class Process:
+    """One leadership's worth of duties; made anew after a takeover."""
+
+    def __init__(
+        self, proposer: Proposer, claim: Claim, stop: asyncio.Event, on_prefect: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._proposer = proposer
+        self._claim = claim
+        self._stop = stop
+        self._on_prefect = on_prefect
+        self._runner: Runner | None = None
+        self._mirror: Mirror | None = None
+        self._kick = asyncio.Event()
+        self._attached = asyncio.Event()
+        self._outside: Outside | None = None
+        self._outside_at = 0.0
+        self._woken_for: tuple[str, ...] = ()
+        self._woken_at: float | None = None
+        self._last_error = ""
+
+    async def lead(self) -> bool:
+        """Do the duties until stopped (True) or until the leadership is lost (False)."""
+        stopped = False
+        try:
+            async with asyncio.TaskGroup() as duties:
+                duties.create_task(self._claim.keep(), name="claim")
+                looks = duties.create_task(self._look_for_ever(), name="looks")
+                prefect = duties.create_task(self._with_prefect(), name="prefect")
+                duties.create_task(self._stop_cleanly(looks, prefect), name="stop")
+        except* Stopped:
+            stopped = True
+        except* NotLeader as lost:
+            log.warning("%s", lost.exceptions[0])
+        for task in list(self._proposer.witnesses.values()):
+            task.cancel()
+        return stopped
+
+    async def _stop_cleanly(self, *duties: "asyncio.Task[None]") -> None:
+        """Claim nothing new, let what was sent be answered, and leave the ledger and Prefect true."""
+        await self._stop.wait()
+        self._proposer.draining = True
+        waiting = list(self._proposer.witnesses.values())
+        log.info("stopping: %s request%s to be answered", len(waiting), "" if len(waiting) == 1 else "s")
+        duties[0].cancel()
+        async with self._proposer.cycle_lock:
+            pass  # the cycle under way ends first
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._proposer.settings.drain_seconds)
+        left = [task for task in waiting if not task.done()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        if self._runner is not None and self._mirror is not None:
+            try:
+                async with asyncio.timeout(5):
+                    await self._runner.drain()
+                    await self._mirror.catch_up()
+            except (*PREFECT_AWAY, ProposerError) as error:
+                log.info("Prefect's history is completed at the next start: %s", type(error).__name__)
+        for duty in duties:
+            duty.cancel()
+        raise Stopped
+
+    async def _look_for_ever(self) -> None:
+        await _wait(self._attached, START_SECONDS)
+        self._proposer.last_cycle_at = time.monotonic()
+        while True:
+            await _wait(self._proposer.changed, 1.0)
+            try:
+                did = await proving.look(self._proposer) + await tend(self._proposer)
+            except NotLeader:
+                raise
+            except ProposerError as error:
+                self._say_once(f"a look failed: {error}")
+                did = []
+            for sentence in did:
+                log.info("%s", sentence)
+            if did:
+                self._woken_for, self._outside_at = (), 0.0
+            try:
+                await self._start_cycle_if_needed()
+            except NotLeader:
+                raise
+            except ProposerError as error:
+                self._say_once(f"a look failed: {error}")
+
+    async def _start_cycle_if_needed(self) -> None:
+        """Start a cycle when it would do something now, when its clock says so, or when Prefect let one slip."""
+        proposer, now = self._proposer, time.monotonic()
+        if self._woken_at is not None and proposer.last_cycle_at >= self._woken_at:
+            self._woken_at = None
+        if self._woken_at is not None and now - self._woken_at > WAKE_SECONDS:
+            self._woken_at = None
+            await self._without_prefect("Prefect did not start the cycle in time")
+        elif now - proposer.last_cycle_at > 1.5 * proposer.settings.poll_interval + 2:
+            await self._without_prefect("no cycle came from Prefect")
+        elif self._woken_at is None and not proposer.cycle_lock.locked() and not proposer.draining:
+            await self._wake_for(await self._decide())
+
+    async def _decide(self) -> tuple[str, ...]:
+        outside = await self._look_outside()
+        snapshot = await snapshot_of(self._proposer, outside)
+        self._brisk = _is_brisk(snapshot)
+        least = Wei(int(self._proposer.settings.min_balance_ether * ETHER))
+        return to_do(snapshot, permission(outside, least), await self._proposer.ledger.checkpoints())
+
+    _brisk = True
+
+    async def _look_outside(self) -> Outside:
+        """Look at chain and node again when the last look is old; the server is asked once a cycle only."""
+        age = time.monotonic() - self._outside_at
+        brisk = BRISK_SECONDS if self._brisk else self._proposer.settings.look_interval
+        if self._outside is None or age > brisk:
+            known = self._outside.server if self._outside else None
+            self._outside = await observe.observe(self._proposer, observe.plainly, known)
+            self._outside_at = time.monotonic()
+            await observe.remember(self._proposer, self._outside)
+        return self._outside
+
+    async def _wake_for(self, work: tuple[str, ...]) -> None:
+        """Start a cycle for this work, unless the cycle before was started for the very same and left it undone."""
+        if not work or work == self._woken_for:
+            return
+        self._woken_for = work
+        why = work[0] if len(work) == 1 else f"{work[0]} and {len(work) - 1} more"
+        try:
+            if self._runner is None:
+                raise TimeoutError("Prefect was not reached yet")
+            await self._runner.wake(why)
+        except (*PREFECT_AWAY, ObjectNotFound):
+            await self._without_prefect(why)
+        else:
+            self._woken_at = time.monotonic()
+            self._kick.set()
+
+    async def _without_prefect(self, why: str) -> None:
+        report = await run_stages(self._proposer, call, observe.plainly)
+        log.info("cycle without Prefect (%s): %s", why, "; ".join(report.did) or "nothing to do")
+        for name, error in report.failed.items():
+            log.warning("stage %s failed: %s", name, error)
+
+    async def _with_prefect(self) -> None:
+        """Serve Prefect's runs and mirror the ledger, whenever Prefect's server is there."""
+        while True:
+            try:
+                await self._on_prefect()
+                async with get_client() as client:
+                    await self._serve(client)
+            except (*PREFECT_AWAY, ObjectNotFound) as error:
+                self._say_once(AWAY % repr(error)[:500])
+            await asyncio.sleep(2)
+
+    async def _serve(self, client: PrefectClient) -> None:
+        self._runner, self._mirror = Runner(self._proposer, client), Mirror(self._proposer, client)
+        await self._runner.attach()
+        self._attached.set()
+        mirroring = asyncio.create_task(self._mirror.run(), name="mirror")
+        try:
+            while not mirroring.done():
+                if not self._proposer.draining:
+                    try:
+                        await self._runner.poll()
+                    except PREFECT_AWAY as error:
+                        self._say_once(AWAY % type(error).__name__)
+                        await asyncio.sleep(1)
+                await _wait(self._kick, 1.0)
+            mirroring.result()
+        finally:
+            mirroring.cancel()
+
+    def _say_once(self, sentence: str) -> None:
+        """Log a sentence that would repeat every second only when it changes."""
+        if sentence != self._last_error:
+            self._last_error = sentence
+            log.warning("%s", sentence)
+
+
+def _is_brisk(snapshot: Snapshot) -> bool:
+    """Whether something waits for the next L1 block."""
+    ready = (r for r in snapshot.of_kind(Kind.AGG) if r.status in {Status.UNREQ, Status.COMPLETE})
+    return bool(snapshot.transactions) or any(ready)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, at most so long, and clear it."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()

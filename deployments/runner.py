@@ -1,0 +1,168 @@
+"""Run Prefect's runs inside this process: scheduled and manual cycles, and requests taken up by hand.
+
+An async flow in this event loop costs 0.2 s; a process per run costs seconds and 100 MB. The runs come from a work
+pool of the proposer's own type, so that no other worker takes one away. `run_flow_async` and `propose_state` are not
+documented by Prefect: its version is pinned, and tests drive both.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import Abort
+from prefect.flow_engine import run_flow_async
+from prefect.states import Cancelled, Completed, Crashed, Pending
+from prefect.utilities.engine import propose_state
+
+from flows.context import CURRENT, Proposer
+from flows.cycle import propose_cycle
+from flows.mirror import within
+from flows.prove import prove
+
+log = logging.getLogger("proposer.runner")
+
+WAKE_TAG = "woken"
+
+
+class Runner:
+    """Takes due runs of `propose-cycle` and `prove` from Prefect and executes them here."""
+
+    def __init__(self, proposer: Proposer, client: PrefectClient) -> None:
+        self._proposer = proposer
+        self._client = client
+        self._deployments: dict[UUID, Flow[..., Any]] = {}
+        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._last_cycle = "start"
+        self._heartbeat_at = 0.0
+
+    async def attach(self) -> None:
+        """Find the deployments, and close the runs that an earlier process left behind."""
+        for flow in (propose_cycle, prove):
+            name = f"{flow.name}/{self._proposer.name}"
+            deployment = await within(self._client.read_deployment_by_name(name))
+            self._deployments[deployment.id] = flow
+        mirrored = set((await self._proposer.ledger.open_runs()).values())
+        for run in await self._runs_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
+            if str(run.id) not in mirrored and "request" not in "".join(run.tags):
+                gone = Crashed(message="the proposer process ended during this run; the ledger has what it did")
+                await within(self._client.set_flow_run_state(run.id, gone, force=True))
+
+    async def poll(self) -> bool:
+        """Start what is due; return whether a cycle was started.
+
+        Of several due cycles that are alike the newest runs; the others end as skipped.
+        """
+        await self._beat()
+        responses = await within(
+            self._client.get_scheduled_flow_runs_for_work_pool(self._proposer.name, scheduled_before=datetime.now(UTC))
+        )
+        due = [r.flow_run for r in responses if r.flow_run.id not in self._running]
+        by_hand = [r for r in due if not _is_routine(r) or self._flow_of(r) is prove]
+        routine = sorted((r for r in due if r not in by_hand), key=lambda r: r.expected_start_time or datetime.now(UTC))
+        for run in routine[:-1]:
+            skipped = Completed(name="Skipped", message="a later cycle runs in its place")
+            await within(self._client.set_flow_run_state(run.id, skipped))
+        for run in [*by_hand, *routine[-1:]]:
+            await self._start(run)
+        await self._cancel_followers()
+        return any(self._flow_of(run) is propose_cycle for run in [*by_hand, *routine])
+
+    async def wake(self, why: str) -> None:
+        """Create a cycle that runs now. At most one is pending: its key is the cycle started last."""
+        cycle = next(i for i, flow in self._deployments.items() if flow is propose_cycle)
+        await within(
+            self._client.create_flow_run_from_deployment(
+                cycle,
+                name=f"cycle · {why}",
+                tags=[WAKE_TAG],
+                idempotency_key=f"{self._proposer.name}-after-{self._last_cycle}",
+            )
+        )
+
+    async def drain(self) -> None:
+        """Wait for the cycle that is running; stop following requests by hand."""
+        for task in self._running.values():
+            if task.get_name().startswith("prove"):
+                task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _flow_of(self, run: FlowRun) -> Flow[..., Any] | None:
+        return self._deployments.get(run.deployment_id) if run.deployment_id else None
+
+    async def _start(self, run: FlowRun) -> None:
+        flow = self._flow_of(run)
+        if flow is None:
+            return
+        try:
+            async with asyncio.timeout(10):
+                state = await propose_state(self._client, Pending(), flow_run_id=run.id)
+        except Abort:
+            return
+        if not state.is_pending():
+            return
+        if flow is propose_cycle:
+            self._last_cycle = str(run.id)
+        context = contextvars.Context()
+        context.run(CURRENT.set, self._proposer)
+        execution = run_flow_async(flow=flow, flow_run=run, parameters=run.parameters, return_type="state")
+        task = asyncio.get_running_loop().create_task(execution, name=f"{flow.name} {run.id}", context=context)
+        self._running[run.id] = task
+        task.add_done_callback(lambda done: self._ended(run.id, done))
+
+    def _ended(self, run_id: UUID, task: "asyncio.Task[Any]") -> None:
+        self._running.pop(run_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("%s could not be recorded to its end: %r", task.get_name(), error)
+
+    async def _cancel_followers(self) -> None:
+        """Stop following a request by hand where the person cancelled that run."""
+        followers = [i for i, task in self._running.items() if task.get_name().startswith("prove")]
+        if not followers:
+            return
+        for run in await self._runs_in(StateType.CANCELLING, only=followers):
+            self._running[run.id].cancel()
+            await asyncio.gather(self._running[run.id], return_exceptions=True)
+            stopped = Cancelled(message="no longer followed; the request itself goes on")
+            await within(self._client.set_flow_run_state(run.id, stopped, force=True))
+
+    async def _runs_in(self, *types: StateType, only: Sequence[UUID] | None = None) -> list[FlowRun]:
+        return await within(
+            self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    id=FlowRunFilterId(any_=list(only)) if only else None,
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))),
+                ),
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=list(self._deployments))),
+            )
+        )
+
+    async def _beat(self) -> None:
+        """Show in the UI that the work pool is served."""
+        now = asyncio.get_running_loop().time()
+        if now - self._heartbeat_at >= 30:
+            self._heartbeat_at = now
+            await within(
+                self._client.send_worker_heartbeat(
+                    self._proposer.name, f"proposer {self._proposer.name}", heartbeat_interval_seconds=30
+                )
+            )
+
+
+def _is_routine(run: FlowRun) -> bool:
+    """Whether nobody started this run by hand."""
+    return run.auto_scheduled or WAKE_TAG in run.tags

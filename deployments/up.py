@@ -1,0 +1,121 @@
+"""`proposer up`: start what is missing on this machine, apply, and run until SIGTERM."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+
+from blocks.l1 import L1Chain
+from blocks.ledger import Ledger
+from blocks.op_node import OpNode
+from blocks.output_oracle import L2OutputOracle
+from blocks.prover import SuccinctServer
+from blocks.signer import LocalSigner
+from deployments.apply import apply
+from deployments.claim import Claim
+from deployments.embedded_postgres import EmbeddedPostgres
+from deployments.environment import Environment
+from deployments.prefect_server import PrefectServer
+from deployments.preflight import Preflight
+from deployments.process import Process
+from flows.context import Proposer
+
+log = logging.getLogger("proposer.up")
+
+
+async def up(environment: Environment, stop: asyncio.Event) -> None:
+    """Run the proposer of this environment until asked to stop, then drain.
+
+    Raises `InvalidSettings` before anything is spent where the environment or what it points at is wrong.
+    """
+    environment.home.mkdir(parents=True, exist_ok=True)
+    for name, why in environment.ignored.items():
+        log.info("%s is ignored: %s", name, why)
+    async with AsyncExitStack() as stack:
+        database_url, postgres = await _database(environment, stack)
+        ledger = Ledger(database_url)
+        stack.push_async_callback(ledger.close)
+        await ledger.migrate()
+        (home_file := environment.home / "ledger.url").write_text(database_url + "\n", encoding="utf-8")
+        home_file.chmod(0o600)
+        l1 = L1Chain(urls=environment.l1_rpc)
+        node = OpNode(urls=environment.node_rpc)
+        oracle = L2OutputOracle(address=environment.oracle_address)
+        server = SuccinctServer(url=environment.server_url, mock=environment.settings.mock)
+        signer = LocalSigner(private_key=environment.private_key)
+        for block in (l1, node, server):
+            stack.push_async_callback(block.aclose)
+        first = await ledger.identity() is None
+        identity = await Preflight(
+            l1=l1, node=node, oracle=oracle, server=server, signer=signer, settings=environment.settings, ledger=ledger
+        ).check()
+        await ledger.claim_identity(identity)
+        l1.expected_chain_id = identity.l1_chain_id
+        log.info("ledger of %s; proposing as %s", identity, signer.address)
+        prefect = await _prefect(environment, stack, wait=first)
+
+        async def apply_once() -> None:
+            for line in await apply(environment, database_url):
+                log.debug("set %s", line)
+
+        supervisors = [s.supervise() for s in (postgres, prefect) if s is not None]
+        tasks = [asyncio.create_task(supervisor) for supervisor in supervisors]
+        stack.callback(lambda: [task.cancel() for task in tasks])
+        claim = Claim(ledger)
+        while not stop.is_set():
+            if not await _until(stop, claim.take()):
+                break
+            proposer = Proposer(
+                name=environment.name,
+                settings=environment.settings,
+                ledger=ledger,
+                l1=l1,
+                oracle=oracle,
+                node=node,
+                server=server,
+                signer=signer,
+                epoch=claim.epoch,
+                still_leads=claim.holds,
+            )
+            if await Process(proposer, claim, stop, apply_once).lead():
+                await claim.release()
+        log.info("stopped")
+
+
+async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[str, EmbeddedPostgres | None]:
+    if environment.database_url is not None:
+        return environment.database_url.get_secret_value(), None
+    postgres = EmbeddedPostgres(environment.home / "postgres")
+    url = await postgres.start()
+    stack.push_async_callback(postgres.stop)
+    return url, postgres
+
+
+async def _prefect(environment: Environment, stack: AsyncExitStack, *, wait: bool) -> PrefectServer | None:
+    """Start a Prefect server of our own where none is named.
+
+    Only the very first start waits for it, so that the first requests have their cycle; later nothing waits for it.
+    """
+    if environment.prefect_api_url is not None:
+        return None
+    server = PrefectServer(environment.home, environment.prefect_port)
+    server.check_port()
+    server.start()
+    stack.push_async_callback(server.stop)
+    log.info("Prefect: PREFECT_API_URL=%s (UI: %s)", server.api_url, server.api_url.removesuffix("/api"))
+    if wait and not await server.healthy():
+        log.warning("Prefect's server does not answer yet: see %s", environment.home / "prefect" / "server.log")
+    return server
+
+
+async def _until(stop: asyncio.Event, wanted: Coroutine[None, None, None]) -> bool:
+    """Wait for something unless asked to stop first; return whether it came."""
+    waiting = asyncio.create_task(wanted)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not waiting.done():
+        waiting.cancel()
+        return False
+    waiting.result()
+    return True

@@ -1,0 +1,100 @@
+"""What a stage acts with: the blocks, the ledger, and the claim to be the leader."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from blocks.l1 import L1Chain
+from blocks.ledger import Ledger, Writer
+from blocks.op_node import OpNode
+from blocks.output_oracle import L2OutputOracle
+from blocks.prover import SuccinctServer
+from blocks.signer import Signer
+from proposer.errors import FixConfiguration, NotLeader
+from proposer.permission import Permission
+from proposer.settings import ProposerSettings
+from proposer.snapshot import Outside, Snapshot
+
+
+@dataclass(kw_only=True)
+class Proposer:
+    """One rollup's proposer while it leads: everything that stages and flows act with."""
+
+    name: str
+    settings: ProposerSettings
+    ledger: Ledger
+    l1: L1Chain
+    oracle: L2OutputOracle
+    node: OpNode
+    server: SuccinctServer
+    signer: Signer | None
+    epoch: int
+    still_leads: Callable[[], bool]
+    """Whether the claim to leadership holds now; asked before every request and broadcast."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever the ledger changed outside a cycle: the process looks at once."""
+    cycle_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Cycles run one after the other, recorded by Prefect or not."""
+    transactions_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One at a time decides about the signer's next nonce."""
+    last_cycle_at: float = 0.0
+    """When a cycle last began, by `time.monotonic`."""
+    witnesses: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, "asyncio.Task[None]"])
+    """Proof requests waiting for the server's answer, by request id."""
+    draining: bool = False
+    """Nothing new is claimed any more."""
+
+    def write(self) -> AbstractAsyncContextManager[Writer]:
+        """Write to the ledger as the leader."""
+        return self.ledger.write(self.epoch)
+
+    def must_lead(self) -> None:
+        """Raise `NotLeader` unless the claim holds now: the last check before money is spent."""
+        if not self.still_leads():
+            raise NotLeader("the leadership was lost: nothing is sent")
+
+
+@dataclass(kw_only=True)
+class Cycle:
+    """One cycle's parameters, what it saw, and the snapshot its stages decide on."""
+
+    proposer: Proposer
+    outside: Outside
+    permission: Permission
+    run_id: str | None = None
+    dry_run: bool = False
+
+    async def snapshot(self) -> Snapshot:
+        """Read the ledger anew beside the outside as this cycle saw it."""
+        return await snapshot_of(self.proposer, self.outside)
+
+
+async def snapshot_of(proposer: Proposer, outside: Outside) -> Snapshot:
+    """Read the ledger beside a look at the outside."""
+    view = await proposer.ledger.view(outside.oracle.latest_block if outside.oracle else 0)
+    return Snapshot(
+        now=view.now,
+        settings=proposer.settings,
+        outside=outside,
+        requests=view.requests,
+        transactions=view.transactions,
+        finalized=view.finalized,
+        required=view.required,
+        attempts_above=view.attempts_above,
+    )
+
+
+CURRENT: ContextVar[Proposer] = ContextVar("proposer")
+
+
+def current() -> Proposer:
+    """Return the proposer of this process. Raises `FixConfiguration` in any other process."""
+    try:
+        return CURRENT.get()
+    except LookupError:
+        raise FixConfiguration(
+            "this flow runs inside the proposer's own process only: start `proposer up`, and stop any other worker "
+            "that polls its work pool"
+        ) from None

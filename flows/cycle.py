@@ -1,0 +1,177 @@
+"""`propose-cycle`: the scheduled parent flow. Six stages in order, each failing alone."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.context import Cycle, Proposer, current
+from flows.report import CycleReport, StageReport
+from flows.stages import aggregations, observe, proving, ranges, requests, submission, witnesses
+from proposer.errors import ChainMoved, EndpointDown, ProposerError, RateLimited
+from proposer.permission import permission
+from proposer.reasons import Severity
+from proposer.settings import ProposerSettings
+from proposer.units import ETHER, Wei
+
+log = logging.getLogger("proposer.cycle")
+
+Stage = Callable[[Cycle], Awaitable[StageReport]]
+RunStage = Callable[[str, Stage, Cycle], Awaitable[StageReport]]
+T = TypeVar("T")
+
+
+async def _polls(cycle: Cycle) -> StageReport:
+    """Look at the requests that are being proven."""
+    return StageReport(await proving.look(cycle.proposer) if not cycle.dry_run else [])
+
+
+STAGES: dict[str, Stage] = {
+    "GetRangeProofBoundaries": ranges.plan,
+    "ProcessProvingRequests": _polls,
+    "ProcessWitnessgenRequests": witnesses.recover,
+    "DeriveAggProofs": aggregations.derive,
+    "RequestQueuedProofs": requests.request_queued,
+    "SubmitAggProofs": submission.submit,
+}
+
+
+async def _validate(cycle: Cycle) -> StageReport:
+    """Say what stage 0 allows."""
+    return StageReport(reasons=cycle.permission.reasons)
+
+
+async def run_stages(
+    proposer: Proposer,
+    run_stage: RunStage,
+    read: observe.Read,
+    *,
+    run_id: str | None = None,
+    dry_run: bool = False,
+) -> CycleReport:
+    """Observe, then run every stage, whatever becomes of the others. Cycles of one process run one after another."""
+    report = CycleReport()
+    async with proposer.cycle_lock:
+        proposer.last_cycle_at = time.monotonic()
+        outside = await observe.observe(proposer, read)
+        if not dry_run:
+            await observe.remember(proposer, outside)
+        allowed = permission(outside, Wei(int(proposer.settings.min_balance_ether * ETHER)))
+        cycle = Cycle(proposer=proposer, outside=outside, permission=allowed, run_id=run_id, dry_run=dry_run)
+        for name, stage in {"ValidateConfig": _validate, **STAGES}.items():
+            try:
+                report.stages[name] = await run_stage(name, stage, cycle)
+            except ProposerError as error:
+                report.failed[name] = str(error)
+    return report
+
+
+async def call(name: str, stage: Stage, cycle: Cycle) -> StageReport:
+    """Run a stage as a plain function: what the process does while Prefect is away."""
+    del name
+    return await stage(cycle)
+
+
+async def as_task(name: str, stage: Stage, cycle: Cycle) -> StageReport:
+    """Run a stage as a Prefect task with its story in the task's log. Stages act, so they are never retried blindly."""
+
+    @task(name=name, cache_policy=NO_CACHE, retries=0)
+    async def run() -> State[Any] | None:
+        started = time.monotonic()
+        result = await stage(cycle)
+        results.append(result)
+        logger = get_run_logger()
+        for sentence in result.did:
+            logger.info("%s%s", "dry run: " if cycle.dry_run else "", sentence)
+        for reason in result.reasons:
+            level = logging.INFO if reason.severity is Severity.WAITING else logging.WARNING
+            logger.log(level, "%s: %s", reason.code.value, reason)
+        logger.debug("%s took %.3f s", name, time.monotonic() - started)
+        return Completed(message="; ".join(result.did)[:500]) if result.did else None
+
+    results: list[StageReport] = []
+    await run()
+    return results[0]
+
+
+async def _is_down(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Retry only what may answer the next time. (A sync condition on an async task silently never retries.)"""
+    del task, run
+    error = await state.aresult(raise_on_failure=False)
+    return isinstance(error, EndpointDown | ChainMoved) and not isinstance(error, RateLimited)
+
+
+async def read_as_task(name: str, look: Callable[[], Awaitable[T]]) -> T:
+    """Read an endpoint as a Prefect task: retried twice where the endpoint is down, for a read costs nothing."""
+
+    @task(
+        name=name,
+        cache_policy=NO_CACHE,
+        retries=2,
+        retry_delay_seconds=[0.2, 0.6],
+        retry_jitter_factor=0.3,
+        retry_condition_fn=_is_down,
+    )
+    async def read() -> None:
+        results.append(await look())
+
+    results: list[T] = []
+    await read()
+    return results[-1]
+
+
+DryRun = Annotated[bool, Field(description="Make and show every decision; request, send and write nothing.")]
+Cap = Annotated[int | None, Field(ge=1, description="For this cycle, instead of the configured number.")]
+
+
+@flow(name="propose-cycle", flow_run_name="cycle", validate_parameters=True, persist_result=False)
+async def propose_cycle(
+    dry_run: DryRun = False, max_concurrent_witness_gen: Cap = None, max_concurrent_proof_requests: Cap = None
+) -> State[Any]:
+    """Run one cycle: plan ranges, look at proofs, aggregate, request, propose.
+
+    Ends Completed, or Failed naming the stages that failed; a stage that fails does not stop the others.
+    """
+    proposer = current()
+    settings = proposer.settings
+    capped = _capped(settings, max_concurrent_witness_gen, max_concurrent_proof_requests)
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    proposer.settings = capped
+    try:
+        report = await run_stages(proposer, as_task, read_as_task, run_id=str(run.id) if run else None, dry_run=dry_run)
+    finally:
+        proposer.settings = settings
+    if run is not None and report.did and not dry_run:
+        await _rename(run.id, report)
+    if report.failed:
+        return Failed(message="; ".join(f"{name}: {text}" for name, text in report.failed.items()))
+    reasons = "; ".join(reason.sentence for reason in report.reasons)
+    return Completed(message="; ".join([*report.did, reasons])[:1000] or "nothing to do")
+
+
+def _capped(settings: ProposerSettings, witnesses_cap: int | None, requests_cap: int | None) -> ProposerSettings:
+    requests_at_most = requests_cap or settings.max_proof_requests
+    return settings.model_copy(
+        update={
+            "max_proof_requests": requests_at_most,
+            "max_witness_gen": min(witnesses_cap or settings.max_witness_gen, requests_at_most),
+        }
+    )
+
+
+async def _rename(run_id: UUID, report: CycleReport) -> None:
+    """Name the run after what it did, so that the list of runs reads as a story."""
+    first = report.did[0]
+    more = f" · and {len(report.did) - 1} more" if len(report.did) > 1 else ""
+    async with get_client() as client:
+        await client.update_flow_run(run_id, name=f"cycle · {first[:80]}{more}")

@@ -1,0 +1,103 @@
+"""Look outside: contract, node and server, each failing alone."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from flows.context import Proposer
+from proposer.errors import ProposerError
+from proposer.snapshot import NodeView, OracleView, Outside, ServerView
+
+DEADLINE_SECONDS = 8
+"""A hanging endpoint may hold up a cycle for this long and no longer."""
+
+T = TypeVar("T")
+
+
+class Read(Protocol):
+    """How a read is run: plainly, or as a Prefect task of this name."""
+
+    async def __call__(self, name: str, look: Callable[[], Awaitable[T]], /) -> T: ...
+
+
+async def plainly(name: str, look: Callable[[], Awaitable[T]]) -> T:
+    """Read without Prefect; the next look comes soon enough to do without a retry."""
+    del name
+    return await look()
+
+
+async def observe(proposer: Proposer, read: Read, known_server: ServerView | None = None) -> Outside:
+    """Read everything a cycle decides on. What fails is None, with its error's text; nothing is raised.
+
+    All reads of the contract are pinned to one L1 block. `known_server` saves asking the server again.
+    """
+    errors: dict[str, str] = {}
+    oracle_look = asyncio.create_task(_try(errors, "l1", read("read-l1", lambda: _oracle(proposer))))
+
+    async def node_beside(oracle: Awaitable[OracleView | None]) -> NodeView:
+        node = await _node(proposer)
+        at = await oracle
+        return node if at is None else await _with_root(proposer, node, at)
+
+    async def server() -> ServerView | None:
+        if known_server is not None:
+            return known_server
+        return await _try(errors, "server", read("validate-config", lambda: _server(proposer)))
+
+    node, server_view, oracle = await asyncio.gather(
+        _try(errors, "node", read("read-l2-node", lambda: node_beside(asyncio.shield(oracle_look)))),
+        server(),
+        oracle_look,
+    )
+    return Outside(oracle=oracle, node=node, server=server_view, errors=errors)
+
+
+async def remember(proposer: Proposer, outside: Outside) -> None:
+    """Write down what later decisions need of this look: the highest finality, and when it reached the next output."""
+    async with proposer.write() as writer:
+        if outside.node is not None and outside.node.finalized > 0:
+            await writer.mark("finalized", outside.node.finalized, rising=True)
+        if outside.oracle is not None:
+            await writer.fill_l1_heads(outside.oracle.at.number)
+            await writer.stop_looking_below(outside.oracle.latest_block)
+    if outside.oracle is None:
+        return
+    view = await proposer.ledger.view(outside.oracle.latest_block)
+    interval = max(outside.oracle.submission_interval, proposer.settings.submission_interval)
+    required = outside.oracle.latest_block + interval
+    if view.finalized is not None and view.finalized.number >= required:
+        async with proposer.write() as writer:
+            await writer.mark("required", required, rising=False)
+
+
+async def _try(errors: dict[str, str], name: str, look: Awaitable[T]) -> T | None:
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await look
+    except ProposerError as error:
+        errors[name] = str(error)
+    except TimeoutError:
+        errors[name] = f"no answer within {DEADLINE_SECONDS} s"
+    return None
+
+
+async def _oracle(proposer: Proposer) -> OracleView:
+    at = await proposer.l1.head()
+    return await proposer.oracle.view(proposer.l1, at, proposer.signer.address if proposer.signer else None)
+
+
+async def _node(proposer: Proposer) -> NodeView:
+    status = await proposer.node.sync_status()
+    return NodeView(finalized=status.finalized_l2.number, unsafe=status.unsafe_l2.number, root_at_head=None)
+
+
+async def _with_root(proposer: Proposer, node: NodeView, oracle: OracleView) -> NodeView:
+    """Add the node's root at the contract head; a node that does not have the block yet is behind, not wrong."""
+    if node.finalized < oracle.latest_block:
+        return node
+    output = await proposer.node.output_at_block(oracle.latest_block)
+    return NodeView(finalized=node.finalized, unsafe=node.unsafe, root_at_head=output.root)
+
+
+async def _server(proposer: Proposer) -> ServerView:
+    return await proposer.server.validate_config(proposer.oracle.address)

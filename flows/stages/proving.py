@@ -1,0 +1,97 @@
+"""Stage 2, ProcessProvingRequests: look at every prover id that is due, all at once."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from blocks.prover import UnknownProof
+from flows.context import Proposer
+from proposer.errors import EndpointDown, ProposerError, RequestRefused
+from proposer.polling import Ended, ProofStatus, Proven, judge, next_look
+from proposer.requests import Failure, ProofRequest, Status
+from proposer.retry import successors
+
+CONCURRENCY = 50
+"""Looks under way at the same time."""
+
+
+async def look(proposer: Proposer) -> list[str]:
+    """Look at every request that is due; return what changed. One that fails to answer delays no other.
+
+    Raises `EndpointDown` only where not one look was answered.
+    """
+    due = await proposer.ledger.due_for_a_look()
+    if not due:
+        return []
+    usual = {kind: await proposer.ledger.usual(kind) for kind in {r.kind for r in due}}
+    slots = asyncio.Semaphore(CONCURRENCY)
+
+    now = await proposer.ledger.now()
+    again = {r.id: next_look(r, usual[r.kind], proposer.settings.look_interval, now) for r in due}
+
+    async def one(request: ProofRequest) -> str | None:
+        async with slots:
+            return await _look_at(proposer, request, now)
+
+    async with proposer.write() as writer:  # written first: a look that fails is due again at its time all the same
+        await writer.look_again(again)
+    results = await asyncio.gather(*(one(r) for r in due), return_exceptions=True)
+    errors = [r for r in results if isinstance(r, BaseException)]
+    unexpected = [e for e in errors if not isinstance(e, ProposerError)]
+    if unexpected:
+        raise unexpected[0]
+    if len(errors) == len(due) and isinstance(errors[0], EndpointDown):
+        raise errors[0]
+    return [r for r in results if isinstance(r, str)]
+
+
+async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> str | None:
+    assert request.prover_id is not None  # only rows with an id are due
+    try:
+        status: ProofStatus = await proposer.server.status(request.prover_id)
+    except UnknownProof as error:
+        return await _unknown_to_server(proposer, request, error, now)
+    except RequestRefused as error:
+        # the server is there and cannot say anything about this id: that ends at the deadline too
+        if now - (request.requested_at or request.since) <= timedelta(seconds=proposer.settings.max_proof_time):
+            return None
+        return await give_up(proposer, request, Failure.PROOF_TIMEOUT, f"no answer about the proof: {error}", now)
+    match judge(request, status, proposer.settings.max_proof_time, now):
+        case Proven(proof):
+            return await take(proposer, request, proof)
+        case Ended(failure, text):
+            return await give_up(proposer, request, failure, text, now)
+        case None:
+            return None
+
+
+async def take(proposer: Proposer, request: ProofRequest, proof: bytes) -> str | None:
+    """Store a proof that the server delivered, however late."""
+    late = "" if request.status is Status.PROVING else f", late (the request was {request.status.value})"
+    async with proposer.write() as writer:
+        done = await writer.complete(request, proof, f"proven: {len(proof)} bytes{late}")
+    return f"proven: {request}{late}" if done else None
+
+
+async def give_up(proposer: Proposer, request: ProofRequest, failure: Failure, text: str, now: datetime) -> str | None:
+    """End an attempt and insert what carries on; a closed row just stops being looked at."""
+    if request.status is not Status.PROVING:
+        async with proposer.write() as writer:
+            await writer.look_again({request.id: None})
+        return None
+    follow = successors(request, failure, proposer.settings.retry_policy, now)
+    # a request given up on the clock may still be delivered: it is looked at until its blocks are settled
+    poll = failure is Failure.PROOF_TIMEOUT
+    async with proposer.write() as writer:
+        ids = await writer.fail(request, failure, text, follow, poll=poll)
+    return f"{failure.value}: {request}, carried on by {ids or 'nothing'}"
+
+
+async def _unknown_to_server(
+    proposer: Proposer, request: ProofRequest, error: UnknownProof, now: datetime
+) -> str | None:
+    """An id the server does not know is looked at for a grace period before it counts as lost."""
+    asked = request.requested_at or request.since
+    grace = max(4 * proposer.settings.look_interval, 60.0)
+    if (now - asked).total_seconds() <= grace:
+        return None
+    return await give_up(proposer, request, Failure.LOST_BY_SERVER, str(error), now)

@@ -1,0 +1,91 @@
+"""Stage 6, SubmitAggProofs: tend what is under way, then propose the best aggregation."""
+
+from blocks.output_oracle import encode_propose
+from flows.context import Cycle
+from flows.report import StageReport
+from flows.transactions import send, tend
+from proposer.errors import EndpointDown, ProposerError, Reverted
+from proposer.l1_transactions import Purpose
+from proposer.plan_submission import plan_submission
+from proposer.reasons import Code, Reason
+from proposer.requests import ProofRequest
+
+
+async def submit(cycle: Cycle) -> StageReport:
+    """Tend pending transactions, then simulate and propose the best complete aggregation; never wait for a block."""
+    report = StageReport()
+    if not cycle.dry_run:
+        report.did += await tend(cycle.proposer)
+    decided = plan_submission(await cycle.snapshot(), cycle.permission.may_submit)
+    report.reasons = list(decided.reasons)
+    if decided.request is None:
+        return report
+    request = await cycle.proposer.ledger.request(decided.request)
+    if request.output_root is None:
+        report.reasons = [*report.reasons, _root_unknown(request)]
+        return report
+    reason = await _node_still_agrees(cycle, request)
+    if reason is None and cycle.dry_run:
+        report.did.append(f"would propose block {request.range.end}, root 0x{request.output_root.hex()}")
+    elif reason is None:
+        reason = await _propose(cycle, request, report)
+    if reason is not None:
+        report.reasons = [*report.reasons, reason]
+    return report
+
+
+async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> Reason | None:
+    proposer = cycle.proposer
+    assert request.output_root is not None and request.checkpoint is not None  # checked by the plan and above
+    (proof,) = await proposer.ledger.proofs([request.id])
+    calldata = encode_propose(request.output_root, request.range.end, request.checkpoint.number, proof)
+    try:
+        sent = await send(proposer, Purpose.PROPOSE, calldata, request=request.id)
+    except Reverted as error:
+        async with proposer.write() as writer:
+            await writer.note(request.id, f"the proposal would revert: {error.name}; nothing was sent")
+        return Reason(
+            Code.PROPOSAL_REVERTS,
+            f"The proposal of block {request.range.end} (request {request.id}) would revert: {error.name}.",
+            "Nothing was sent and no gas was spent. It is simulated again in every cycle; see docs/troubleshooting.md "
+            "for this error's name.",
+            {"request": request.id, "revert": error.name},
+        )
+    if isinstance(sent, Reason):
+        return sent
+    report.did.append(f"proposed block {request.range.end}: 0x{sent.hex()}")
+    return None
+
+
+async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | None:
+    """The node's root must be the planned one. A node that is away blocks nothing: the proof fixes the root."""
+    try:
+        output = await cycle.proposer.node.output_at_block(request.range.end)
+    except EndpointDown:
+        return None
+    except ProposerError as error:
+        return Reason(
+            Code.ROOT_CHANGED,
+            f"The L2 node's answer about block {request.range.end} cannot be used: {error}.",
+            "Nothing is proposed until it can. Check the node.",
+            {"request": request.id},
+        )
+    if output.root == request.output_root:
+        return None
+    assert request.output_root is not None  # checked by the caller
+    return Reason(
+        Code.ROOT_CHANGED,
+        f"The L2 node now says another output root for block {request.range.end} than when the aggregation was planned.",
+        "Nothing is proposed. Find out whether the node is on a fork; if the chain itself was reorganised, cancel the "
+        "aggregation and its ranges.",
+        {"request": request.id, "planned": request.output_root.hex(), "node": output.root.hex()},
+    )
+
+
+def _root_unknown(request: ProofRequest) -> Reason:
+    return Reason(
+        Code.ROOT_UNKNOWN,
+        f"Aggregation {request.range} is proven, but the L2 node has not said the output root of its end yet.",
+        "It is proposed as soon as the node answers.",
+        {"request": request.id},
+    )

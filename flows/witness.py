@@ -1,0 +1,142 @@
+"""Hold one request to the prover server: an answer takes minutes, and a task here costs nothing meanwhile.
+
+The intent is in the ledger before the request is sent, the prover's id in the same transaction as PROVING.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from blocks.prover import Accepted, MockProven
+from flows.context import CURRENT, Proposer
+from proposer.errors import (
+    BadReply,
+    EndpointDown,
+    NotLeader,
+    OutcomeUnknown,
+    ProposerError,
+    RateLimited,
+    RequestRefused,
+)
+from proposer.requests import Failure, Kind, ProofRequest
+from proposer.retry import jitter, successors
+from proposer.units import L1Block
+
+log = logging.getLogger("proposer.witness")
+
+SERVER_DOWN_PAUSE_SECONDS = 10.0
+
+
+def hold(proposer: Proposer, request: ProofRequest) -> None:
+    """Start the task that sends a claimed request and waits for its answer.
+
+    It runs in a context of its own: Prefect's client in the cycle's context dies with the cycle.
+    """
+    context = contextvars.Context()
+    context.run(CURRENT.set, proposer)
+    task = asyncio.get_running_loop().create_task(
+        _hold(proposer, request), name=f"request {request.id}", context=context
+    )
+    proposer.witnesses[request.id] = task
+
+
+async def _hold(proposer: Proposer, request: ProofRequest) -> None:
+    try:
+        await _request(proposer, request)
+    except NotLeader as error:
+        log.warning("%s: %s; its answer is left to the new leader", request, error)
+    except ProposerError as error:
+        # the ledger is away: the row stays in witness generation and counts as unknown after its time
+        log.warning("%s: what became of it could not be written down: %s", request, error)
+    finally:
+        proposer.witnesses.pop(request.id, None)
+        proposer.changed.set()
+
+
+async def _request(proposer: Proposer, request: ProofRequest) -> None:
+    try:
+        answer = await _ask(proposer, request)
+    except EndpointDown as error:
+        await _postpone(proposer, request, error)
+    except TimeoutError:
+        text = f"no answer within {proposer.settings.witness_gen_timeout:.0f} s: it may have been paid"
+        await _fail(proposer, request, Failure.WITNESS_TIMEOUT, text)
+    except (OutcomeUnknown, BadReply) as error:
+        # the row stays in witness generation: stage 3 asks again once the server's own limit has passed
+        await _note(proposer, request, f"outcome unknown: {error}")
+    except RequestRefused as error:
+        await _fail(proposer, request, _class_of(request, error), str(error))
+    except ProposerError as error:
+        await _fail(proposer, request, Failure.WITNESS_FAILED, str(error))
+    else:
+        await _accept(proposer, request, answer)
+
+
+async def _ask(proposer: Proposer, request: ProofRequest) -> Accepted | MockProven:
+    timeout = proposer.settings.witness_gen_timeout
+    if request.kind is Kind.RANGE:
+        proposer.must_lead()
+        async with asyncio.timeout(timeout):
+            return await proposer.server.request_range(request.range, timeout)
+    if request.checkpoint is None:
+        raise RequestRefused("the aggregation has no checkpoint", 0)
+    subproofs: Sequence[bytes] = await proposer.ledger.proofs(request.members)
+    proposer.must_lead()
+    async with asyncio.timeout(timeout):
+        return await proposer.server.request_aggregation(subproofs, request.checkpoint.hash, timeout)
+
+
+async def _accept(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> None:
+    """Write the answer down at once; only then ask L1 for its head, which binds nothing later into the proof."""
+    if isinstance(answer, MockProven) and request.kind is Kind.RANGE and not answer.proof:
+        await _fail(proposer, request, Failure.BAD_PROOF, "the mock server delivers an empty range proof")
+        return
+    look_at = await proposer.ledger.now() + timedelta(seconds=1)
+    async with proposer.write() as writer:
+        if isinstance(answer, MockProven):
+            await writer.complete(request, answer.proof, f"proven by the mock server: {len(answer.proof)} bytes")
+        else:
+            await writer.proving(request.id, answer.prover_id, look_at)
+    head = await _l1_head(proposer)
+    if head is not None:
+        async with proposer.write() as writer:
+            await writer.l1_head(request.id, head)
+
+
+async def _l1_head(proposer: Proposer) -> L1Block | None:
+    """Return the L1 head, or None while L1 is away: the next successful look at it fills it in."""
+    try:
+        async with asyncio.timeout(10):
+            return (await proposer.l1.head()).number
+    except (ProposerError, TimeoutError):
+        return None
+
+
+def _class_of(request: ProofRequest, error: RequestRefused) -> Failure:
+    if request.kind is Kind.AGG and "simulation failed" in str(error).lower():
+        return Failure.REFUSED_IN_SIMULATION
+    return Failure.WITNESS_FAILED
+
+
+async def _fail(proposer: Proposer, request: ProofRequest, failure: Failure, text: str) -> None:
+    now = await proposer.ledger.now()
+    follow = successors(request, failure, proposer.settings.retry_policy, now)
+    async with proposer.write() as writer:
+        await writer.fail(request, failure, text, follow, poll=False)
+
+
+async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDown) -> None:
+    """Nothing was asked: the request waits, and no attempt is charged."""
+    pause = SERVER_DOWN_PAUSE_SECONDS * (1 + jitter(request.id))
+    if isinstance(error, RateLimited):
+        pause = max(pause, error.retry_after_seconds)
+    until = await proposer.ledger.now() + timedelta(seconds=pause)
+    async with proposer.write() as writer:
+        await writer.postpone(request, until, f"nothing was asked, no attempt is charged: {error}")
+
+
+async def _note(proposer: Proposer, request: ProofRequest, text: str) -> None:
+    async with proposer.write() as writer:
+        await writer.note(request.id, text)

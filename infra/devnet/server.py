@@ -1,0 +1,107 @@
+"""Serve a Starlette app on loopback inside this event loop, with real outages and connections that just drop.
+
+uvicorn's protocol class is run on a plain asyncio server: uvicorn's own ``Server`` takes over signals, and keeps the
+transports to itself. Here every transport is known by its peer address, which is what ``Dropped`` needs to abort one.
+"""
+
+import asyncio
+import weakref
+from typing import Any
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from infra.devnet.gate import bind_loopback, free_port
+
+_KEY = "devnet.transports"
+
+
+class Dropped(Response):
+    """Close the connection without a byte of answer, as a panicking handler does.
+
+    httpx reports ``ReadError`` or ``RemoteProtocolError``.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Abort the transport this request came on and wait until the protocol has noticed."""
+        abort(scope)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def abort(scope: Scope) -> None:
+    """Abort the connection a request came on."""
+    transports = scope["extensions"][_KEY]
+    if transport := transports.get(tuple(scope["client"])):
+        transport.abort()
+
+
+async def hung_up(request: Request) -> None:
+    """Return when the client has closed the connection; read the request's body first."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class HttpServer:
+    """One app on one loopback port; ``stop`` and ``start`` keep the port."""
+
+    def __init__(self, app: ASGIApp, port: int = 0) -> None:
+        """Serve ``app`` on ``port`` (0: a free one, kept for re-starting)."""
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._app = app
+        self._server: asyncio.Server | None = None
+        self._transports: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
+        self._config = uvicorn.Config(
+            self._with_transports,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            timeout_keep_alive=75,
+        )
+        self._config.load()
+        self._state = ServerState()
+
+    @property
+    def running(self) -> bool:
+        """Say whether the port is being listened on."""
+        return self._server is not None
+
+    async def start(self) -> None:
+        """Listen; do nothing if running."""
+        if self._server is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._protocol, sock=bind_loopback(self.port), backlog=2048)
+
+    async def stop(self) -> None:
+        """Close the listening socket and cut every connection: from now on they are refused."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for transport in list(self._transports.values()):
+            transport.abort()
+        await asyncio.sleep(0.01)
+        for task in list(self._state.tasks):
+            task.cancel()
+        await asyncio.gather(*list(self._state.tasks), return_exceptions=True)
+
+    def _protocol(self) -> asyncio.Protocol:
+        transports = self._transports
+
+        class Protocol(H11Protocol):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                transports[tuple(transport.get_extra_info("peername"))] = transport
+
+        return Protocol(config=self._config, server_state=self._state, app_state={})
+
+    async def _with_transports(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("extensions", {})[_KEY] = self._transports
+        await self._app(scope, receive, send)

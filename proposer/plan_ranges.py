@@ -1,0 +1,153 @@
+"""Stage 1, GetRangeProofBoundaries: keep the ranges above the contract head a tiling, and extend it to finality."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from proposer.intents import Move, Plan
+from proposer.ranges import BlockRange, Piece, cut, tile
+from proposer.reasons import Code, Reason
+from proposer.requests import COVERAGE, OPEN, Commitments, Failure, Kind, NewRequest, Status
+from proposer.snapshot import Snapshot
+
+HORIZON = 1000
+"""Ranges planned ahead of the contract head; keeps a cycle's cost bounded however far the chain is behind."""
+
+_DEARNESS = {Status.PROVING: 1, Status.WITNESSGEN: 2, Status.UNREQ: 3, Status.PARKED: 4}
+
+
+def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
+    """Follow the head (relayed, rewound, straddled), drop what is superseded, and insert what nobody works on.
+
+    Full ranges only; shorter ones as a bridge to what exists, or as the tail of `MAX_TAIL_WAIT`. Attempts are carried
+    over from closed rows over the same blocks, so that a re-plan never resets a cap.
+    """
+    oracle = snapshot.oracle
+    if oracle is None:
+        return Plan()
+    head, commitments = oracle.latest_block, oracle.commitments
+    moves = [*_follow_head(snapshot, head), *_drop_straddling(snapshot, head)]
+    if may_request:
+        moves += _drop_foreign(snapshot, commitments, moves)
+    moved = {move.request for move in moves}
+    pieces = [
+        *(
+            Piece(r.id, r.range, _DEARNESS[r.status], reserved=True)
+            for r in snapshot.open_ranges()
+            if r.id not in moved
+        ),
+        *(
+            Piece(r.id, r.range, 0, reserved=False)
+            for r in snapshot.proven_ranges(commitments)
+            if r.range.start >= head
+        ),
+    ]
+    tip = (
+        min(snapshot.finalized.number, head + HORIZON * snapshot.settings.max_block_range) if snapshot.finalized else 0
+    )
+    tiling = tile(head, tip, pieces)
+    moves += [
+        Move(r.id, r.status, Status.CANCELLED, "its blocks are proven by others", Failure.SUPERSEDED)
+        for r in snapshot.open_ranges()
+        if r.id not in moved and r.id not in tiling.used and r.status in {Status.UNREQ, Status.PARKED}
+    ]
+    reasons: list[Reason] = []
+    wanted = list(_cut_gaps(snapshot, tiling.gaps, head, tip, reasons))
+    inserts = [_new(snapshot, over, commitments) for over in wanted] if may_request else []
+    return Plan(tuple(moves), tuple(inserts), tuple(reasons))
+
+
+def _follow_head(snapshot: Snapshot, head: int) -> Iterable[Move]:
+    """What the head has passed is relayed; what a rewind uncovers is a proof in hand again."""
+    for request in snapshot.requests:
+        if request.status is Status.COMPLETE and request.range.end <= head:
+            yield Move(request.id, Status.COMPLETE, Status.RELAYED, f"the contract head is at {head}")
+        elif request.status is Status.RELAYED and request.range.end > head:
+            yield Move(request.id, Status.RELAYED, Status.COMPLETE, f"the contract head was rewound to {head}")
+
+
+def _drop_straddling(snapshot: Snapshot, head: int) -> Iterable[Move]:
+    """A range that begins below the head can be part of no chain from it. A prover id is kept."""
+    for request in snapshot.open_ranges():
+        if request.range.start < head:
+            why = f"the contract head moved to {head}"
+            yield Move(request.id, request.status, Status.CANCELLED, why, Failure.SUPERSEDED)
+
+
+def _drop_foreign(snapshot: Snapshot, commitments: Commitments, moves: list[Move]) -> list[Move]:
+    """Once server and contract agree on other commitments, what was bound to the old ones can never be aggregated."""
+    moved = {move.request for move in moves}
+    return [
+        Move(r.id, r.status, Status.CANCELLED, "the contract's commitments changed", Failure.SUPERSEDED)
+        for r in snapshot.open_ranges()
+        if r.id not in moved and _bound_to(r.commitments) != _bound_to(commitments)
+    ]
+
+
+def _bound_to(commitments: Commitments) -> tuple[bytes, bytes]:
+    """What a range proof is bound to: the aggregation program may change without it."""
+    return commitments.range_vkey, commitments.config_hash
+
+
+def _cut_gaps(
+    snapshot: Snapshot, gaps: Iterable[BlockRange], head: int, tip: int, reasons: list[Reason]
+) -> Iterable[BlockRange]:
+    size = snapshot.settings.max_block_range
+    for gap in gaps:
+        pieces = cut(gap, size)
+        last = pieces[-1]
+        if gap.end == tip and last.blocks < size and not _tail_is_due(snapshot, last, head, reasons):
+            pieces.pop()
+        yield from pieces
+
+
+def _tail_is_due(snapshot: Snapshot, tail: BlockRange, head: int, reasons: list[Reason]) -> bool:
+    """Whether a short range at the tip alone completes the next required block, and has been waited for."""
+    required = snapshot.next_required(head)
+    assert snapshot.finalized is not None  # there is no tip without it
+    if not tail.start < required <= tail.end:
+        if tail.end < required:
+            reasons.append(_waiting_for_finality(snapshot.finalized.number, required))
+        return False
+    waited = snapshot.now - snapshot.required.at if snapshot.required else timedelta(0)
+    if waited >= timedelta(seconds=snapshot.settings.max_tail_wait):
+        return True
+    left = snapshot.settings.max_tail_wait - waited.total_seconds()
+    reasons.append(
+        Reason(
+            Code.TAIL_WAITS,
+            f"Blocks {tail} reach the next required block {required} but are fewer than a full range.",
+            f"A shorter range is planned in {left:.0f} s unless finality fills it before (MAX_TAIL_WAIT).",
+            {"seconds_left": round(left), "required": required},
+        )
+    )
+    return False
+
+
+def _waiting_for_finality(finalized: int, required: int) -> Reason:
+    return Reason(
+        Code.WAITING_FOR_FINALITY,
+        f"The L2 is finalized up to block {finalized}; the next output needs block {required}.",
+        "Nothing to do: it follows L1 finality. If it does not move for long, look at the L2 node and the batcher.",
+        {"finalized": finalized, "required": required},
+    )
+
+
+def _new(snapshot: Snapshot, over: BlockRange, commitments: Commitments) -> NewRequest:
+    before = [
+        r.attempt
+        for r in snapshot.attempts_above
+        if r.kind is Kind.RANGE
+        and r.status not in OPEN | COVERAGE
+        and r.range.overlaps(over)
+        and _bound_to(r.commitments) == _bound_to(commitments)
+    ]
+    attempt = max(before, default=1)
+    parked = attempt > snapshot.settings.max_attempts
+    return NewRequest(
+        kind=Kind.RANGE,
+        range=over,
+        attempt=attempt,
+        commitments=commitments,
+        status=Status.PARKED if parked else Status.UNREQ,
+        why="out of attempts over these blocks" if parked else "finalized and not yet proven",
+    )

@@ -1,0 +1,43 @@
+"""Stage 6, SubmitAggProofs: which aggregation to propose now."""
+
+from proposer.intents import Submission
+from proposer.l1_transactions import L1Transaction, Purpose
+from proposer.reasons import Code, Reason
+from proposer.requests import Kind, Status
+from proposer.snapshot import Snapshot
+
+
+def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
+    """Choose the complete aggregation from the contract head that reaches furthest; one proposal at a time.
+
+    It must be bound to the contract's commitments, have its checkpoint, and reach the next required block.
+    """
+    oracle = snapshot.oracle
+    if oracle is None or not may_submit:
+        return Submission()
+    proposals = [t for t in snapshot.transactions if t.purpose is Purpose.PROPOSE]
+    # a mined one counts until the pinned block has seen it: an L1 replica may lag behind the receipt's
+    pending = next((t for t in proposals if t.block is None or t.block > oracle.at.number), None)
+    if pending is not None:
+        return Submission(reasons=(_proposal_pending(pending),))
+    head = oracle.latest_block
+    ready = [
+        r
+        for r in snapshot.of_kind(Kind.AGG)
+        if r.status is Status.COMPLETE
+        and r.range.start == head
+        and r.range.end >= snapshot.next_required(head)
+        and r.commitments == oracle.commitments
+        and r.checkpoint is not None
+    ]
+    best = max(ready, key=lambda r: (r.range.end, -r.id), default=None)
+    return Submission(best.id if best else None)
+
+
+def _proposal_pending(pending: L1Transaction) -> Reason:
+    return Reason(
+        Code.PROPOSAL_PENDING,
+        f"The proposal of request {pending.request} (nonce {pending.nonce}) is {pending.status.value}.",
+        "Nothing to do: its fee is raised by itself if it is not mined.",
+        {"nonce": pending.nonce, "hash": "0x" + pending.signed[-1].hash.hex()},
+    )

@@ -1,0 +1,117 @@
+"""What follows a failed attempt: the same again later, two halves, or parked for a person.
+
+Rules: an unexecutable range of more than one block is halved at once; anything else is tried again with exponential
+back-off and jitter; after the cap it is parked. An outcome that stays unknown is asked again at most once.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import assert_never
+
+from proposer.ranges import BlockRange
+from proposer.requests import Failure, Kind, NewRequest, ProofRequest, Status
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Attempts per range, and the back-off between them: `base * 2**(attempt - 1)` seconds, at most `cap`, ±20 %."""
+
+    max_attempts: int = 5
+    base: float = 60
+    cap: float = 1800
+
+    def delay(self, failed: ProofRequest) -> timedelta:
+        """How long to wait after this attempt; the jitter is a function of the request, so that a replay agrees."""
+        plain = min(self.base * 2 ** min(failed.attempt - 1, 20), self.cap)
+        return timedelta(seconds=plain * (1 + jitter(failed.id, failed.attempt)))
+
+
+def jitter(*key: int) -> float:
+    """A number in [-0.2, 0.2) that depends on nothing but the key."""
+    digest = blake2b(repr(key).encode(), digest_size=4).digest()
+    return int.from_bytes(digest) / 2**32 * 0.4 - 0.2
+
+
+def successors(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now: datetime) -> list[NewRequest]:
+    """Return the rows that carry on after `failed` ended with `failure`; none where nothing is to be tried again.
+
+    An aggregation is a thing of the moment: a failed one is not repeated here unless the failure says nothing about
+    its inputs; the planner derives the next from what is proven then.
+    """
+    match failure:
+        case Failure.UNEXECUTABLE if failed.kind is Kind.RANGE and failed.range.blocks > 1:
+            return [
+                _next(
+                    failed,
+                    failure,
+                    half,
+                    failed.attempt,
+                    Status.UNREQ,
+                    now,
+                    why=f"half of {failed.range}, unexecutable",
+                )
+                for half in failed.range.halves()
+            ]
+        case Failure.UNEXECUTABLE if failed.kind is Kind.RANGE:
+            return [_parked(failed, failure, now, "block cannot be executed by the program")]
+        case Failure.CANCELLED_BY_OPERATOR | Failure.SUPERSEDED:
+            return []
+        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT if failed.unknown_outcomes >= 1:
+            return [
+                _parked(failed, failure, now, f"{failure.value} twice: it may have been paid twice already", unknown=1)
+            ]
+        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT:
+            return [_again(failed, failure, policy, now, unknown=1)]
+        case (
+            Failure.UNEXECUTABLE
+            | Failure.UNFULFILLABLE
+            | Failure.WITNESS_FAILED
+            | Failure.PROOF_TIMEOUT
+            | Failure.LOST_BY_SERVER
+            | Failure.BAD_PROOF
+            | Failure.REFUSED_IN_SIMULATION
+        ):
+            return [_again(failed, failure, policy, now)]
+        case _:
+            assert_never(failure)
+
+
+def _again(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now: datetime, unknown: int = 0) -> NewRequest:
+    if failed.attempt >= policy.max_attempts:
+        return _parked(failed, failure, now, f"{failed.attempt} attempts failed, the last one {failure.value}", unknown)
+    at = now + policy.delay(failed)
+    return _next(
+        failed, failure, failed.range, failed.attempt + 1, Status.UNREQ, at, f"again after {failure.value}", unknown
+    )
+
+
+def _parked(failed: ProofRequest, failure: Failure, now: datetime, why: str, unknown: int = 0) -> NewRequest:
+    return _next(failed, failure, failed.range, failed.attempt + 1, Status.PARKED, now, why, unknown)
+
+
+def _next(
+    failed: ProofRequest,
+    failure: Failure,
+    over: BlockRange,
+    attempt: int,
+    status: Status,
+    at: datetime,
+    why: str,
+    unknown: int = 0,
+) -> NewRequest:
+    return NewRequest(
+        kind=failed.kind,
+        range=over,
+        attempt=attempt,
+        commitments=failed.commitments,
+        status=status,
+        parent=failed.id,
+        next_attempt_at=at,
+        # refused once: a newer one is tried
+        checkpoint=None if failure is Failure.REFUSED_IN_SIMULATION else failed.checkpoint,
+        output_root=failed.output_root,
+        unknown_outcomes=failed.unknown_outcomes + unknown if over == failed.range else 0,
+        members=failed.members,
+        why=why,
+    )

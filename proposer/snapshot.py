@@ -1,0 +1,137 @@
+"""Everything one decision needs. What could not be read is None, and every decision says what it does without it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from proposer.l1_transactions import L1Transaction
+from proposer.requests import OPEN, Commitments, Kind, ProofRequest, Status
+from proposer.settings import ProposerSettings
+from proposer.units import L1Block, L2Block, Wei
+
+
+@dataclass(frozen=True, slots=True)
+class L1Ref:
+    """An L1 block by number and hash, with its time in unix seconds."""
+
+    number: L1Block
+    hash: bytes
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleView:
+    """The contract and the proposer's account, all read at the one L1 block `at`."""
+
+    at: L1Ref
+    safe: L1Block | None
+    """Newest safe L1 block at the time of the read; None where the node does not know the tag."""
+    latest_block: L2Block
+    """`latestBlockNumber()`: the contract head."""
+    latest_root: bytes | None
+    """Output root stored at the contract head; None before the first output."""
+    submission_interval: int
+    commitments: Commitments
+    optimistic: bool
+    approved: bool
+    """Whether the proposer's address, or address(0), is an approved proposer."""
+    finalization_period: int
+    """Seconds."""
+    balance: Wei | None
+    """Of the proposer's account; None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """What the L2 node says of its heads. Zeros while it starts."""
+
+    finalized: L2Block
+    unsafe: L2Block
+    root_at_head: bytes | None
+    """Its output root at the contract head."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """The server's answer to `validate_config`; each field True where it agrees with the contract."""
+
+    config_hash_valid: bool
+    agg_vkey_valid: bool
+    range_vkey_valid: bool
+
+    @property
+    def mismatches(self) -> tuple[str, ...]:
+        """Names of the contract's values that differ from the server's."""
+        named = {
+            "rollupConfigHash": self.config_hash_valid,
+            "aggregationVkey": self.agg_vkey_valid,
+            "rangeVkeyCommitment": self.range_vkey_valid,
+        }
+        return tuple(name for name, valid in named.items() if not valid)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A block number and when it was first seen."""
+
+    number: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """One look at the chain, the node and the server; None where it failed, with the error's text in `errors`."""
+
+    oracle: OracleView | None
+    node: NodeView | None
+    server: ServerView | None
+    errors: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The outside and the ledger as they were at `now`."""
+
+    now: datetime
+    settings: ProposerSettings
+    outside: Outside
+    requests: Sequence[ProofRequest]
+    """Every open row, every coverage row that reaches past the contract head, and completed ones not yet relayed."""
+    transactions: Sequence[L1Transaction]
+    """Unsettled ones."""
+    finalized: Mark | None
+    """Highest finalized L2 block ever seen."""
+    required: Mark | None
+    """The next required L2 block, and since when finality has reached it."""
+    attempts_above: Sequence[ProofRequest] = ()
+    """Failed and cancelled rows above the contract head: they carry attempt counts into a re-plan."""
+
+    @property
+    def oracle(self) -> OracleView | None:
+        """The contract, where it could be read."""
+        return self.outside.oracle
+
+    def next_required(self, head: int) -> int:
+        """The least L2 block that the next output may have: head + the larger of both submission intervals."""
+        interval = self.settings.submission_interval
+        if self.oracle is not None:
+            interval = max(interval, self.oracle.submission_interval)
+        return head + interval
+
+    def of_kind(self, kind: Kind) -> list[ProofRequest]:
+        """Requests of one kind, lowest first."""
+        return sorted((r for r in self.requests if r.kind is kind), key=lambda r: (r.range, r.id))
+
+    def open_ranges(self) -> list[ProofRequest]:
+        """Range requests that hold their blocks."""
+        return [r for r in self.of_kind(Kind.RANGE) if r.status in OPEN]
+
+    def proven_ranges(self, commitments: Commitments) -> list[ProofRequest]:
+        """Range requests whose proof is in hand and bound to these commitments."""
+        return [
+            r
+            for r in self.of_kind(Kind.RANGE)
+            if r.status in {Status.COMPLETE, Status.RELAYED}
+            and (r.commitments.range_vkey, r.commitments.config_hash)
+            == (commitments.range_vkey, commitments.config_hash)
+        ]

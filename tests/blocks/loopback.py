@@ -1,0 +1,84 @@
+"""A scripted HTTP server on loopback."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+KEY = "sEcReTaPiKeY"
+
+
+@dataclass
+class Say:
+    """One scripted answer. `drop` closes without an answer, `hang` never answers."""
+
+    body: bytes | str | dict[str, Any] | list[Any] = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    drop: bool = False
+    hang: bool = False
+
+
+Answer = Callable[[str, str, bytes], Say]
+
+
+@dataclass
+class Server:
+    """A loopback HTTP server: what it answers, and what it was asked."""
+
+    port: int = 0
+    answer: Answer = lambda method, path, body: Say()
+    seen: list[tuple[str, str, bytes]] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        """Its URL, with secrets in it."""
+        return f"http://user:{KEY}@127.0.0.1:{self.port}/v2/{KEY}?token={KEY}"
+
+    @property
+    def plain(self) -> str:
+        """Its URL without secrets."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def rpc(self, results: Callable[[str, list[Any]], Any]) -> None:
+        """Answer JSON-RPC: `results` returns a result, an `error` object in a dict `{"error": ..}`, or a `Say`."""
+
+        def answer(method: str, path: str, body: bytes) -> Say:
+            call = json.loads(body)
+            result = results(call["method"], call["params"])
+            if isinstance(result, Say):
+                return result
+            is_error = isinstance(result, dict) and set(result) == {"error"}
+            said = result if is_error else {"result": result}
+            return Say({"jsonrpc": "2.0", "id": call["id"], **said})
+
+        self.answer = answer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        self.connections += 1
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                first, *lines = head.split("\r\n")
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                method, path, _ = first.split(" ", 2)
+                self.seen.append((method, path, body))
+                say = self.answer(method, path, body)
+                if say.hang:
+                    await asyncio.sleep(3600)
+                if say.drop:
+                    break
+                raw = say.body if isinstance(say.body, bytes) else (
+                    say.body.encode() if isinstance(say.body, str) else json.dumps(say.body).encode()
+                )  # fmt: skip
+                extra = "".join(f"{k}: {v}\r\n" for k, v in say.headers.items())
+                writer.write(f"HTTP/1.1 {say.status} X\r\nContent-Length: {len(raw)}\r\n{extra}\r\n".encode() + raw)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()

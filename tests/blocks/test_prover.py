@@ -1,0 +1,218 @@
+"""The prover server: what may have been paid is told apart from what cannot have been."""
+
+import json
+from base64 import b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blocks.prover import Accepted, Execution, Fulfillment, MockProven, SuccinctServer, UnknownProof, _bytes, _prover_id
+from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, ProposerError, RateLimited, RequestRefused
+from proposer.ranges import BlockRange
+from proposer.snapshot import ServerView
+from tests.blocks.loopback import KEY, Say, Server
+
+ID = [18, 52, *[7] * 30]
+HEX = bytes(ID).hex()
+RANGE = BlockRange(1000, 1300)
+
+
+async def ask(server: Server, say: Say, seconds: float = 2) -> object:
+    """Request a range against one scripted answer."""
+    server.answer = lambda *_: say
+    async with SuccinctServer(url=server.url) as prover:
+        return await prover.request_range(RANGE, seconds)
+
+
+async def look(server: Server, say: Say) -> object:
+    """Ask for a status against one scripted answer."""
+    server.answer = lambda *_: say
+    async with SuccinctServer(url=server.plain, timeout_seconds=0.5) as prover:
+        return await prover.status(HEX)
+
+
+async def test_a_range_is_asked_and_its_id_read(server: Server) -> None:
+    """Appendix B."""
+    server.answer = lambda *_: Say({"proof_id": ID})
+    async with SuccinctServer(url=server.plain) as prover:
+        assert await prover.request_range(RANGE, 2) == Accepted(HEX)
+    assert server.seen == [("POST", "/request_span_proof", b'{"start":1000,"end":1300}')]
+
+
+@pytest.mark.parametrize("proof_id", [b64encode(bytes(ID)).decode(), HEX, "0x" + HEX.upper()])
+async def test_other_spellings_of_an_id_are_read(server: Server, proof_id: str) -> None:
+    """Base64 and hex are harmless."""
+    assert await ask(server, Say({"proof_id": proof_id})) == Accepted(HEX)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (2, 3), (0, 1_000_000, 7)])
+async def test_an_aggregation_body_is_the_documented_json(server: Server, lengths: tuple[int, ...]) -> None:
+    """Its length is announced right and the proofs arrive whole, in order."""
+    server.answer = lambda *_: Say({"proof_id": ID})
+    proofs = [bytes([i + 1]) * length for i, length in enumerate(lengths)]
+    async with SuccinctServer(url=server.plain) as prover:
+        await prover.request_aggregation(proofs, b"\xab" * 32, 5)
+    method, path, body = server.seen[0]
+    assert (method, path) == ("POST", "/request_agg_proof")
+    assert json.loads(body) == {"subproofs": [b64encode(p).decode() for p in proofs], "head": "0x" + "ab" * 32}
+
+
+async def test_mock_endpoints(server: Server) -> None:
+    """A mock range proof comes at once; a mock aggregation is empty."""
+    replies = {"/request_mock_span_proof": [1, 2], "/request_mock_agg_proof": []}
+    server.answer = lambda _, path, __: Say({"fulfillment_status": 3, "execution_status": 0, "proof": replies[path]})
+    async with SuccinctServer(url=server.plain, mock=True) as prover:
+        assert await prover.request_range(RANGE, 2) == MockProven(b"\1\2")
+        assert await prover.request_aggregation([b"x"], b"\0" * 32, 2) == MockProven(b"")
+
+
+@pytest.mark.parametrize(
+    ("say", "error"),
+    [
+        (Say(status=502), EndpointDown),
+        (Say("starting", status=503), EndpointDown),
+        (Say(status=429, headers={"Retry-After": "7"}), RateLimited),
+        (Say(status=504), OutcomeUnknown),
+        (Say(drop=True), OutcomeUnknown),
+        (Say(hang=True), OutcomeUnknown),
+        (Say("Program simulation failed", status=500), RequestRefused),
+        (Say("bad shape", status=422), RequestRefused),
+        (Say("not json"), BadReply),
+        (Say({"proof_id": ID[:31]}), BadReply),
+        (Say({"proof_id": [*ID[:31], 256]}), BadReply),
+        (Say({"proof_id": [*ID[:31], True]}), BadReply),
+        (Say({"proof": []}), BadReply),
+        (Say([]), BadReply),
+    ],
+)
+async def test_errors_of_a_request(server: Server, say: Say, error: type[ProposerError]) -> None:
+    """Each answer has its one class, and none shows the key."""
+    with pytest.raises(ProposerError) as caught:
+        await ask(server, say, 0.3)
+    assert type(caught.value) is error
+    assert KEY not in repr(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+async def test_the_pause_and_the_text_are_kept(server: Server) -> None:
+    """Callers wait as asked, and store the server's own words without our key."""
+    with pytest.raises(RateLimited) as limited:
+        await ask(server, Say(status=429, headers={"Retry-After": "7"}))
+    assert limited.value.retry_after_seconds == 7
+    with pytest.raises(RequestRefused) as refused:
+        await ask(server, Say(f"Cannot POST /v2/{KEY}: " + "x" * 900, status=404))
+    assert refused.value.status_code == 404
+    assert str(refused.value).startswith("Cannot POST ***")
+    assert len(str(refused.value)) <= 500
+
+
+async def test_nobody_listening_asks_nothing(closed_port: int) -> None:
+    """Connection refused is EndpointDown: no attempt is charged."""
+    async with SuccinctServer(url=f"http://127.0.0.1:{closed_port}/{KEY}") as prover:
+        with pytest.raises(EndpointDown) as caught:
+            await prover.request_range(RANGE, 1)
+    assert KEY not in str(caught.value)
+
+
+async def test_each_request_has_its_own_connection(server: Server) -> None:
+    """A kept connection that is closed meanwhile would look like an unknown outcome."""
+    server.answer = lambda *_: Say({"proof_id": ID})
+    async with SuccinctServer(url=server.plain) as prover:
+        for _ in range(3):
+            await prover.request_range(RANGE, 2)
+    assert server.connections == 3
+
+
+async def test_a_large_proof_is_read(server: Server) -> None:
+    """1.25 MB of proof is 4.5 MB of JSON."""
+    proof = bytes(range(256)) * 5000
+    status = await look(server, Say({"fulfillment_status": 3, "execution_status": 2, "proof": list(proof)}))
+    assert status.proof == proof  # type: ignore[attr-defined]
+
+
+async def test_status_words(server: Server) -> None:
+    """A proof that is fulfilled and empty is told as such; others have none."""
+    said = await look(server, Say({"fulfillment_status": 3, "execution_status": 2, "proof": []}))
+    assert said.proof == b""  # type: ignore[attr-defined]
+    said = await look(server, Say({"fulfillment_status": 4, "execution_status": 3, "proof": []}))
+    assert (said.fulfillment, said.execution, said.proof) == (  # type: ignore[attr-defined]
+        Fulfillment.UNFULFILLABLE,
+        Execution.UNEXECUTABLE,
+        None,
+    )
+    assert server.seen[-1][1] == f"/status/{HEX}"
+
+
+@pytest.mark.parametrize(
+    ("say", "error"),
+    [
+        (Say("Failed to get proof status: status: NotFound, message: no proof", status=500), UnknownProof),
+        (Say("unknown proof id", status=404), UnknownProof),
+        (Say("<html>404 request not found</html>", status=404), RequestRefused),
+        (Say("Failed to get proof status: dns error: name not found", status=500), EndpointDown),
+        (Say({"fulfillment_status": 0, "execution_status": 0, "proof": []}, status=500), EndpointDown),
+        (Say(hang=True), EndpointDown),
+        (Say(drop=True), EndpointDown),
+        (Say({"fulfillment_status": 9, "execution_status": 2, "proof": []}), BadReply),
+        (Say({"fulfillment_status": 3, "execution_status": 2, "proof": [256]}), BadReply),
+    ],
+)
+async def test_errors_of_a_status(server: Server, say: Say, error: type[ProposerError]) -> None:
+    """A misrouted URL or a network behind the server is never an unknown proof, which would be paid again."""
+    with pytest.raises(ProposerError) as caught:
+        await look(server, say)
+    assert type(caught.value) is error
+
+
+async def test_an_unknown_status_is_named(server: Server) -> None:
+    """The field and the value are in the message."""
+    with pytest.raises(BadReply, match="fulfillment_status is '9'"):
+        await look(server, Say({"fulfillment_status": 9, "execution_status": 2, "proof": []}))
+
+
+async def test_bodies_are_bounded(server: Server) -> None:
+    """A body above the limit is refused, not held."""
+    server.answer = lambda *_: Say(b"[" + b"0," * 600_000 + b"0]")
+    async with SuccinctServer(url=server.plain, max_reply_mib=1) as prover:
+        with pytest.raises(BadReply, match="larger"):
+            await prover.status(HEX)
+
+
+async def test_validate_config(server: Server) -> None:
+    """Three booleans, in the server's names."""
+    valid = {"rollup_config_hash_valid": True, "agg_vkey_valid": False, "range_vkey_valid": True}
+    server.answer = lambda *_: Say(valid)
+    async with SuccinctServer(url=server.plain) as prover:
+        assert await prover.validate_config("0x" + "Ab" * 20) == ServerView(True, False, True)
+        server.answer = lambda *_: Say(valid | {"agg_vkey_valid": 1})
+        with pytest.raises(BadReply, match="agg_vkey_valid"):
+            await prover.validate_config("0x")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=40) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON | st.lists(st.integers(-1, 257), min_size=31, max_size=33))
+def test_any_id_is_read_or_refused(value: object) -> None:
+    """No other error gets out."""
+    try:
+        assert len(_prover_id(value, "test")) == 64
+    except BadReply as error:
+        assert "proof_id" in str(error)  # noqa: PT017
+
+
+@given(JSON)
+def test_any_proof_is_read_or_refused(value: object) -> None:
+    """No other error gets out."""
+    coroutine = _bytes(value, "proof", "test")
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        assert isinstance(stop.value, bytes)  # noqa: PT017
+    except BadReply:
+        pass
