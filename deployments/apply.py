@@ -50,9 +50,8 @@ async def apply(environment: Environment, database_url: str) -> list[str]:
             done.append(f"block {block.get_block_type_slug()}/{environment.name}")
         await _work_pool(client, environment.name)
         done.append(f"work pool {environment.name}")
-        for description in _descriptions():
-            done.append(f"deployment {await _deploy(client, description, environment)}")
-    return done
+        deployed = [await _deploy(client, description, environment) for description in _descriptions()]
+    return [*done, *(f"deployment {name}" for name in deployed)]
 
 
 def _descriptions() -> list[dict[str, Any]]:

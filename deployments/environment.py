@@ -60,6 +60,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     address = _address(names, problems)
     key = _key(names, problems)
     port = _port(names, problems)
+    _prefect(names, problems)
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
@@ -170,6 +171,18 @@ def _port(names: Mapping[str, str], problems: list[str]) -> int:
         return int(value)
     problems.append(f"PREFECT_SERVER_API_PORT: {value!r} is not a port; set it to a number from 1 to 65535")
     return 0
+
+
+def _prefect(names: Mapping[str, str], problems: list[str]) -> None:
+    """Prefect's API hands the secrets of its blocks to whoever reaches it."""
+    host = urlsplit(names.get("PREFECT_API_URL", "")).hostname
+    if host is None or host == "localhost" or host.startswith("127.") or host == "::1":
+        return
+    if not names.get("PREFECT_API_AUTH_STRING") and not names.get("PREFECT_API_KEY"):
+        problems.append(
+            f"PREFECT_API_URL: {host} is not this machine and is used without authentication, so anyone who reaches it "
+            "can read the proposer's secrets; set PREFECT_API_AUTH_STRING here and PREFECT_SERVER_API_AUTH_STRING there"
+        )
 
 
 def _hex_or_zero(value: str) -> str:

@@ -1,6 +1,7 @@
 """A Prefect server of our own, on loopback, for one machine with nothing installed."""
 
 import asyncio
+import inspect
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from proposer.errors import FixConfiguration
 log = logging.getLogger("proposer.prefect")
 
 START_SECONDS = 90
+DRAIN_SECONDS = 5
 
 
 class PrefectServer:
@@ -89,7 +91,8 @@ class PrefectServer:
                 self.start()
 
     async def stop(self) -> None:
-        """Stop the child and wait for it."""
+        """Stop the child and wait for it, once it has what this process still has to tell it."""
+        await drain_prefect()
         if self._child is None or self._child.poll() is not None:
             return
         os.killpg(self._child.pid, signal.SIGTERM)
@@ -98,3 +101,14 @@ class PrefectServer:
         except subprocess.TimeoutExpired:
             os.killpg(self._child.pid, signal.SIGKILL)
             await asyncio.to_thread(self._child.wait, 10)
+
+
+async def drain_prefect() -> None:
+    """Send the log lines and events that Prefect's client still holds; without it the exit waits for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (APILogWorker, EventsWorker):
+        draining = service.drain_all(timeout=DRAIN_SECONDS, at_exit=False)
+        if inspect.isawaitable(draining):
+            await draining

@@ -56,8 +56,8 @@ class Preflight:
     ) -> None:
         if chain_id is not None and config is not None and config.l1_chain_id not in (None, chain_id):
             problems.append(
-                f"L1_RPC: serves chain {chain_id}, but the rollup of L2_NODE_RPC settles on chain {config.l1_chain_id}; "
-                "set both to the same network"
+                f"L1_RPC: serves chain {chain_id}, but the rollup of L2_NODE_RPC settles on chain "
+                f"{config.l1_chain_id}; set both to the same network"
             )
         if known is None:
             return

@@ -36,8 +36,6 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
         ledger = Ledger(database_url)
         stack.push_async_callback(ledger.close)
         await ledger.migrate()
-        (home_file := environment.home / "ledger.url").write_text(database_url + "\n", encoding="utf-8")
-        home_file.chmod(0o600)
         l1 = L1Chain(urls=environment.l1_rpc)
         node = OpNode(urls=environment.node_rpc)
         oracle = L2OutputOracle(address=environment.oracle_address)
@@ -88,6 +86,8 @@ async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[st
     postgres = EmbeddedPostgres(environment.home / "postgres")
     url = await postgres.start()
     stack.push_async_callback(postgres.stop)
+    # for psql and backups; there is no secret in it, the socket is this machine's only
+    (environment.home / "ledger.url").write_text(url + "\n", encoding="utf-8")
     return url, postgres
 
 

@@ -39,6 +39,8 @@ class Proposer:
     """Cycles run one after the other, recorded by Prefect or not."""
     transactions_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One at a time decides about the signer's next nonce."""
+    looks_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One look at the proofs at a time; who finds it held leaves the look to the other."""
     last_cycle_at: float = 0.0
     """When a cycle last began, by `time.monotonic`."""
     witnesses: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, "asyncio.Task[None]"])

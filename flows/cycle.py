@@ -104,7 +104,7 @@ async def as_task(name: str, stage: Stage, cycle: Cycle) -> StageReport:
 
 
 async def _is_down(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Retry only what may answer the next time. (A sync condition on an async task silently never retries.)"""
+    """Retry only what may answer the next time. A sync condition would silently never retry."""
     del task, run
     error = await state.aresult(raise_on_failure=False)
     return isinstance(error, EndpointDown | ChainMoved) and not isinstance(error, RateLimited)

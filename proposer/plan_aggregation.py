@@ -32,7 +32,9 @@ def plan_aggregation(snapshot: Snapshot, may_request: bool) -> Plan:
         return Plan(tuple(moves), reasons=tuple(reasons))
     if not may_request:
         return Plan(tuple(moves))
-    new = _new(snapshot, BlockRange(start, reach), oracle.commitments, tuple(r.id for r in chain))
+    cancelled = {move.request for move in moves}
+    ended = [*snapshot.attempts_above, *(r for r in snapshot.of_kind(Kind.AGG) if r.id in cancelled)]
+    new = _new(snapshot, BlockRange(start, reach), oracle.commitments, tuple(r.id for r in chain), ended)
     return Plan(tuple(moves), (new,))
 
 
@@ -93,15 +95,21 @@ def _chain(
 
 
 def _within_headers(snapshot: Snapshot, oracle: OracleView, chain: list[ProofRequest]) -> bool:
-    """Whether the L1 headers from the oldest member to the checkpoint, not older than the safe block, are few enough."""
+    """Whether the L1 headers from the oldest member to the checkpoint (the safe block or later) are few enough."""
     heads = [r.l1_head for r in chain if r.l1_head is not None]
     return not heads or max(*heads, oracle.safe or 0) - min(heads) <= snapshot.settings.max_aggregation_headers
 
 
-def _new(snapshot: Snapshot, over: BlockRange, commitments: Commitments, members: tuple[int, ...]) -> NewRequest:
+def _new(
+    snapshot: Snapshot,
+    over: BlockRange,
+    commitments: Commitments,
+    members: tuple[int, ...],
+    ended: Sequence[ProofRequest],
+) -> NewRequest:
     before = [
         r.attempt
-        for r in snapshot.attempts_above
+        for r in ended
         if r.kind is Kind.AGG and r.range.start == over.start and r.commitments == commitments
     ]
     attempt = max(before, default=1)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from proposer.intents import Move, Plan
 from proposer.ranges import BlockRange, Piece, cut, tile
 from proposer.reasons import Code, Reason
-from proposer.requests import COVERAGE, OPEN, Commitments, Failure, Kind, NewRequest, Status
+from proposer.requests import Commitments, Failure, Kind, NewRequest, ProofRequest, Status
 from proposer.snapshot import Snapshot
 
 HORIZON = 1000
@@ -52,7 +52,8 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
     ]
     reasons: list[Reason] = []
     wanted = list(_cut_gaps(snapshot, tiling.gaps, head, tip, reasons))
-    inserts = [_new(snapshot, over, commitments) for over in wanted] if may_request else []
+    ended = [*snapshot.attempts_above, *_ended_by(moves, snapshot)]
+    inserts = [_new(snapshot, over, commitments, ended) for over in wanted] if may_request else []
     return Plan(tuple(moves), tuple(inserts), tuple(reasons))
 
 
@@ -132,12 +133,19 @@ def _waiting_for_finality(finalized: int, required: int) -> Reason:
     )
 
 
-def _new(snapshot: Snapshot, over: BlockRange, commitments: Commitments) -> NewRequest:
+def _ended_by(moves: Iterable[Move], snapshot: Snapshot) -> Iterable[ProofRequest]:
+    """Rows that this very plan cancels: their attempts count for what replaces them."""
+    cancelled = {move.request for move in moves if move.to is Status.CANCELLED}
+    return (r for r in snapshot.open_ranges() if r.id in cancelled)
+
+
+def _new(
+    snapshot: Snapshot, over: BlockRange, commitments: Commitments, ended: Iterable[ProofRequest]
+) -> NewRequest:
     before = [
         r.attempt
-        for r in snapshot.attempts_above
+        for r in ended
         if r.kind is Kind.RANGE
-        and r.status not in OPEN | COVERAGE
         and r.range.overlaps(over)
         and _bound_to(r.commitments) == _bound_to(commitments)
     ]

@@ -4,14 +4,14 @@
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select, text
+from sqlalchemy import Row, and_, func, make_url, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blocks.ledger.leadership import fence
@@ -84,7 +84,14 @@ def async_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
         raise FixConfiguration("DATABASE_URL must begin with postgresql://: the ledger runs on PostgreSQL only")
-    return f"postgresql+psycopg://{rest}"
+    url = f"postgresql+psycopg://{rest}"
+    with suppress(ArgumentError, ValueError):  # their text may quote the password
+        if "@" not in (make_url(url).host or ""):
+            return url
+    raise FixConfiguration(
+        "DATABASE_URL cannot be read as postgresql://user:password@host:port/database: "
+        "percent-encode special characters of the password"
+    )
 
 
 class Ledger:

@@ -126,8 +126,9 @@ class Writer:
         )
 
     async def look_again(self, at: Mapping[int, datetime | None]) -> None:
-        """Set when to look at each request's prover id next; None is never."""
-        statement = update(proof_requests).where(_r.id == bindparam("request")).values(next_poll_at=bindparam("next"))
+        """Set when to look at each request's prover id next; None is never, and never stays so."""
+        still = (_r.id == bindparam("request"), _r.next_poll_at.is_not(None))
+        statement = update(proof_requests).where(*still).values(next_poll_at=bindparam("next"))
         await self._connection.execute(statement, [{"request": i, "next": when} for i, when in at.items()])
 
     async def stop_looking_below(self, head: int) -> None:

@@ -17,7 +17,9 @@ T = TypeVar("T")
 class Read(Protocol):
     """How a read is run: plainly, or as a Prefect task of this name."""
 
-    async def __call__(self, name: str, look: Callable[[], Awaitable[T]], /) -> T: ...
+    async def __call__(self, name: str, look: Callable[[], Awaitable[T]], /) -> T:
+        """Run the read and return what it read."""
+        ...
 
 
 async def plainly(name: str, look: Callable[[], Awaitable[T]]) -> T:

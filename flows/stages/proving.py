@@ -17,8 +17,15 @@ CONCURRENCY = 50
 async def look(proposer: Proposer) -> list[str]:
     """Look at every request that is due; return what changed. One that fails to answer delays no other.
 
-    Raises `EndpointDown` only where not one look was answered.
+    Raises `EndpointDown` only where not one look was answered. Does nothing while another look is under way.
     """
+    if proposer.looks_lock.locked():
+        return []
+    async with proposer.looks_lock:
+        return await _look(proposer)
+
+
+async def _look(proposer: Proposer) -> list[str]:
     due = await proposer.ledger.due_for_a_look()
     if not due:
         return []

@@ -75,7 +75,8 @@ async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | No
     assert request.output_root is not None  # checked by the caller
     return Reason(
         Code.ROOT_CHANGED,
-        f"The L2 node now says another output root for block {request.range.end} than when the aggregation was planned.",
+        f"The L2 node now says another output root for block {request.range.end} than when the aggregation was "
+        "planned.",
         "Nothing is proposed. Find out whether the node is on a fork; if the chain itself was reorganised, cancel the "
         "aggregation and its ranges.",
         {"request": request.id, "planned": request.output_root.hex(), "node": output.root.hex()},

@@ -204,11 +204,12 @@ def _same_work(earlier: Event, later: Event) -> bool:
 
 def check_ledger(ledger: Ledger, events: list[Event], settled: list[tuple[int, int]]) -> list[str]:
     """Check the ledger's rows against the log and the chain's (start, end) of each output the proposer settled."""
-    violations: list[str] = []
     known = {event["proof_id"] for event in events if event["event"] == "paid"}
-    for row in ledger.requests:
-        if row.prover_request_id and row.prover_request_id not in known:
-            violations.append(f"request {row.id} has a proof id the server never gave: {row.prover_request_id[:16]}")
+    violations = [
+        f"request {row.id} has a proof id the server never gave: {row.prover_request_id[:16]}"
+        for row in ledger.requests
+        if row.prover_request_id and row.prover_request_id not in known
+    ]
     open_ranges = sorted((row.start, row.end, row.id) for row in ledger.requests if row.kind == "RANGE" and row.is_open)
     for (_, end, first), (start, _, second) in pairwise(open_ranges):
         if start < end:

@@ -27,8 +27,7 @@ class Ledger:
     """The rows of one ledger."""
 
     requests: list[RequestRow]
-    # (nonce, status, purpose)
-    transactions: list[tuple[int, str, str]]
+    transactions: list[tuple[int, str, str]]  # nonce, status, purpose
 
     @property
     def proof_ids(self) -> set[str]:

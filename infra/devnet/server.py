@@ -26,7 +26,7 @@ class Dropped(Response):
     httpx reports ``ReadError`` or ``RemoteProtocolError``.
     """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the ASGI signature
         """Abort the transport this request came on and wait until the protocol has noticed."""
         abort(scope)
         while (await receive())["type"] != "http.disconnect":

@@ -1,5 +1,6 @@
 """The whole policy against a hostile outside: hypothesis chooses what happens, the invariants must hold."""
 
+import itertools
 import os
 from typing import Any
 
@@ -10,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from proposer.requests import OPEN, Failure, Kind, ProofRequest, Status
 from tests.proposer.samples import OURS, THEIRS
 from tests.proposer.world import World
-import itertools
 
 ASKED_FAILURES = (Failure.WITNESS_FAILED, Failure.WITNESS_TIMEOUT, Failure.OUTCOME_UNKNOWN)
 PROVING_FAILURES = (

@@ -1,5 +1,6 @@
 """A rollup in memory: a ledger that obeys the real one's rules, a contract, and a clock. For tests of the policy."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +31,6 @@ from proposer.snapshot import L1Ref, Mark, Outside, Snapshot
 from proposer.units import L1Block
 from proposer.wake import to_do
 from tests.proposer.samples import DIGEST, NOW, OURS, SERVER, node, oracle
-import itertools
 
 CLOSED = frozenset({Status.FAILED, Status.CANCELLED})
 COVERING = frozenset({Status.COMPLETE, Status.RELAYED})

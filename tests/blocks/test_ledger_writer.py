@@ -1,0 +1,486 @@
+"""The one writer: every change of status is in TRANSITIONS, compare-and-set, with its event in the same transaction."""
+
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+
+from blocks.ledger import Ledger
+from blocks.ledger.tables import proof_requests
+from proposer.errors import IllegalTransition, UnknownRequest
+from proposer.fees import Fees
+from proposer.intents import Move, Plan
+from proposer.l1_transactions import Purpose, Receipt, TxStatus
+from proposer.polling import Usual
+from proposer.ranges import BlockRange
+from proposer.requests import OPEN, TRANSITIONS, Checkpoint, Commitments, Failure, Kind, NewRequest, ProofRequest, Status
+from proposer.retry import RetryPolicy, successors
+from proposer.units import L1Block, Wei
+
+OURS = Commitments(b"r" * 32, b"a" * 32, b"c" * 32)
+LEGAL = [(frm, to) for frm, follow in TRANSITIONS.items() for to in sorted(follow)]
+ILLEGAL = [(frm, to) for frm in Status for to in Status if to not in TRANSITIONS[frm]]
+
+
+def new(start: int = 0, end: int = 300, **changes: Any) -> NewRequest:
+    """A range request to be inserted."""
+    return NewRequest(**({"kind": Kind.RANGE, "range": BlockRange(start, end), "attempt": 1, "commitments": OURS} | changes))
+
+
+async def insert(ledger: Ledger, epoch: int, *requests: NewRequest) -> list[int]:
+    """Insert requests in one write."""
+    async with ledger.write(epoch) as writer:
+        return [await writer.insert(request) for request in requests]
+
+
+async def force(ledger: Ledger, request_id: int, status: Status, **values: object) -> ProofRequest:
+    """Put a row into a status, past the writer, with what the status needs."""
+    needs = {"prover_request_id": "0x1", "proof_digest": b"d", "proof_length": 1, "failure": "Unfulfillable"}
+    async with ledger.connect() as connection, connection.begin():
+        statement = update(proof_requests).where(proof_requests.c.id == request_id)
+        await connection.execute(statement.values(status=status.value, **(needs | values)))
+    return await ledger.request(request_id)
+
+
+async def story(ledger: Ledger, request_id: int) -> list[tuple[Status | None, Status]]:
+    """The transitions in a request's history."""
+    return [(event.frm, event.to) for event in await ledger.events(request_id)]
+
+
+@pytest.fixture
+async def request_id(ledger: Ledger, epoch: int) -> int:
+    """One planned range."""
+    return (await insert(ledger, epoch, new(why="finalized")))[0]
+
+
+async def test_a_new_request_begins_its_history(ledger: Ledger, epoch: int) -> None:
+    """Every field is stored, and the first event says why it is there."""
+    checkpoint = Checkpoint(L1Block(7), b"\x07" * 32)
+    first, second = await insert(ledger, epoch, new(why="finalized"), new(300, 600))
+    (aggregation,) = await insert(
+        ledger,
+        epoch,
+        new(0, 600, kind=Kind.AGG, attempt=3, members=(second, first), checkpoint=checkpoint, output_root=b"o" * 32),
+    )
+    stored = await ledger.request(aggregation)
+    assert (stored.kind, stored.range, stored.status, stored.attempt) == (Kind.AGG, BlockRange(0, 600), Status.UNREQ, 3)
+    assert stored.members == (second, first)
+    assert (stored.checkpoint, stored.output_root, stored.commitments) == (checkpoint, b"o" * 32, OURS)
+    (event,) = await ledger.events(first)
+    assert (event.frm, event.to, event.why) == (None, Status.UNREQ, "finalized")
+
+
+@pytest.mark.parametrize(("frm", "to"), LEGAL, ids=[f"{a}-{b}" for a, b in LEGAL])
+async def test_every_legal_transition_is_made_and_told(
+    ledger: Ledger, epoch: int, request_id: int, frm: Status, to: Status
+) -> None:
+    await force(ledger, request_id, frm)
+    async with ledger.write(epoch) as writer:
+        assert await writer.move(Move(request_id, frm, to, "so it is", Failure.SUPERSEDED))
+    after = await ledger.request(request_id)
+    assert after.status is to
+    assert after.failure is Failure.SUPERSEDED
+    event = (await ledger.events(request_id))[-1]
+    assert (event.frm, event.to, event.why, event.failure) == (frm, to, "so it is", Failure.SUPERSEDED)
+
+
+@pytest.mark.parametrize(("frm", "to"), ILLEGAL, ids=[f"{a}-{b}" for a, b in ILLEGAL])
+async def test_every_other_transition_is_refused(
+    ledger: Ledger, epoch: int, request_id: int, frm: Status, to: Status
+) -> None:
+    await force(ledger, request_id, frm)
+    with pytest.raises(IllegalTransition, match=f"request {request_id}: {frm} may not become {to}"):
+        async with ledger.write(epoch) as writer:
+            await writer.move(Move(request_id, frm, to, "no"))
+    assert (await ledger.request(request_id)).status is frm
+    assert len(await ledger.events(request_id)) == 1
+
+
+async def test_a_move_decided_on_an_older_status_does_nothing(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """Compare and set: no change, and no event."""
+    async with ledger.write(epoch) as writer:
+        assert await writer.claim(request_id, None)
+        assert not await writer.claim(request_id, None)
+        assert not await writer.move(Move(request_id, Status.UNREQ, Status.CANCELLED, "late"))
+    assert (await ledger.request(request_id)).status is Status.WITNESSGEN
+    assert await story(ledger, request_id) == [(None, Status.UNREQ), (Status.UNREQ, Status.WITNESSGEN)]
+
+
+async def test_change_and_event_are_one_transaction(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """When the transaction is rolled back neither is there."""
+    with pytest.raises(ZeroDivisionError):
+        async with ledger.write(epoch) as writer:
+            await writer.claim(request_id, "cycle")
+            raise ZeroDivisionError
+    assert (await ledger.request(request_id)).status is Status.UNREQ
+    assert len(await ledger.events(request_id)) == 1
+
+
+async def test_a_claim_is_the_intent_before_the_request(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """It says when, and under which epoch."""
+    async with ledger.write(epoch) as writer:
+        await writer.claim(request_id, "cycle")
+    row = await ledger.request(request_id)
+    assert row.claimed_epoch == epoch
+    assert row.requested_at is not None
+
+
+async def test_proving_and_its_id_are_one_statement(ledger: Ledger, epoch: int, request_id: int) -> None:
+    look = await ledger.now() + timedelta(seconds=9)
+    async with ledger.write(epoch) as writer:
+        await writer.claim(request_id, None)
+        assert await writer.proving(request_id, "0xabc", look)
+    row = await ledger.request(request_id)
+    assert (row.status, row.prover_id, row.next_poll_at) == (Status.PROVING, "0xabc", look)
+
+
+@pytest.mark.parametrize("closed", [Status.FAILED, Status.CANCELLED, Status.PARKED])
+async def test_a_late_id_is_kept_on_its_closed_row_and_looked_at(
+    ledger: Ledger, epoch: int, request_id: int, closed: Status
+) -> None:
+    """It may have been paid: its status stays, and it is due for a look. A second id does not replace it."""
+    await force(ledger, request_id, closed, prover_request_id=None)
+    look = await ledger.now() - timedelta(seconds=1)
+    async with ledger.write(epoch) as writer:
+        assert not await writer.proving(request_id, "0xlate", look)
+        assert not await writer.proving(request_id, "0xother", look)
+    row = await ledger.request(request_id)
+    assert (row.status, row.prover_id) == (closed, "0xlate")
+    assert [r.id for r in await ledger.due_for_a_look()] == [request_id]
+    assert len(await ledger.events(request_id)) == 1
+
+
+COMPLETABLE = [s for s in Status if Status.COMPLETE in TRANSITIONS[s] and s is not Status.RELAYED]
+
+
+@pytest.mark.parametrize("frm", COMPLETABLE)
+async def test_a_proof_completes_its_request_whatever_it_was(
+    ledger: Ledger, epoch: int, request_id: int, frm: Status
+) -> None:
+    """A proof that arrives late, or for a parked request, is a proof; nobody looks again."""
+    before = await force(ledger, request_id, frm, proof_digest=None, proof_length=None, next_poll_at=datetime.max)
+    async with ledger.write(epoch) as writer:
+        assert await writer.complete(before, b"proof", "proven")
+    after = await ledger.request(request_id)
+    assert (after.status, after.proof_digest, after.proof_length) == (Status.COMPLETE, sha256(b"proof").digest(), 5)
+    assert (after.failure, after.next_poll_at) == (None, None)
+    assert await ledger.proofs([request_id]) == [b"proof"]
+    assert (await story(ledger, request_id))[-1] == (frm, Status.COMPLETE)
+
+
+async def test_the_first_proof_wins(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """Of two looks that both found the proof, the second changes nothing."""
+    before = await force(ledger, request_id, Status.PROVING)
+    async with ledger.write(epoch) as writer:
+        assert await writer.complete(before, b"first", "proven")
+    async with ledger.write(epoch) as writer:
+        assert not await writer.complete(before, b"second", "proven")
+    assert await ledger.proofs([request_id]) == [b"first"]
+
+
+async def test_an_empty_proof_of_a_mock_completes(ledger: Ledger, epoch: int, request_id: int) -> None:
+    before = await force(ledger, request_id, Status.WITNESSGEN)
+    async with ledger.write(epoch) as writer:
+        assert await writer.complete(before, b"", "mock")
+    assert (await ledger.request(request_id)).proof_length == 0
+
+
+@pytest.mark.parametrize("poll", [True, False])
+async def test_a_failure_and_what_carries_on_are_one_transaction(
+    ledger: Ledger, epoch: int, request_id: int, poll: bool
+) -> None:
+    """The halves are there, the attempt is closed with its class, and its id is looked at only if asked for."""
+    look = await ledger.now()
+    before = await force(ledger, request_id, Status.PROVING, next_poll_at=look)
+    halves = successors(before, Failure.UNEXECUTABLE, RetryPolicy(), look)
+    async with ledger.write(epoch) as writer:
+        ids = await writer.fail(before, Failure.UNEXECUTABLE, "too large", halves, poll=poll)
+    first, second = await ledger.requests(ids)
+    assert (first.range, second.range) == before.range.halves()
+    assert {first.parent, second.parent} == {request_id}
+    after = await ledger.request(request_id)
+    assert (after.status, after.failure, after.failure_text) == (Status.FAILED, Failure.UNEXECUTABLE, "too large")
+    assert after.next_poll_at == (look if poll else None)
+
+
+async def test_a_successor_that_overlaps_rolls_everything_back(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """The attempt is not failed without what carries on."""
+    await insert(ledger, epoch, new(300, 600))
+    before = await force(ledger, request_id, Status.PROVING)
+    with pytest.raises(IntegrityError, match="open_ranges_do_not_overlap"):
+        async with ledger.write(epoch) as writer:
+            await writer.fail(before, Failure.UNEXECUTABLE, "no", [new(0, 150), new(150, 301)], poll=False)
+    assert (await ledger.request(request_id)).status is Status.PROVING
+    assert [r.range.start for r in (await ledger.view(0)).requests] == [0, 300]
+    assert len(await ledger.events(request_id)) == 1
+
+
+async def test_a_failure_decided_on_an_older_status_inserts_nothing(
+    ledger: Ledger, epoch: int, request_id: int
+) -> None:
+    """Two looks that both saw the failure do not both retry."""
+    before = await force(ledger, request_id, Status.PROVING)
+    retry = successors(before, Failure.UNFULFILLABLE, RetryPolicy(), before.since)
+    async with ledger.write(epoch) as writer:
+        assert len(await writer.fail(before, Failure.UNFULFILLABLE, "no", retry, poll=False)) == 1
+        assert await writer.fail(before, Failure.UNFULFILLABLE, "no", retry, poll=False) == []
+    assert len((await ledger.view(0)).requests) == 1
+
+
+async def test_a_plan_is_one_transaction(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """A straddling range is cancelled and the bridge inserted; without the first the second is refused, both undone."""
+    cancel = Move(request_id, Status.UNREQ, Status.CANCELLED, "the head moved", Failure.SUPERSEDED)
+    plan = Plan((cancel,), (new(100, 300), new(300, 600)))
+    async with ledger.write(epoch) as writer:
+        await writer.claim(request_id, None)
+    with pytest.raises(IntegrityError):
+        async with ledger.write(epoch) as writer:
+            await writer.apply(plan)
+    assert len((await ledger.view(0)).requests) == 1
+    still = Plan((Move(request_id, Status.WITNESSGEN, Status.CANCELLED, "the head moved"),), plan.inserts)
+    async with ledger.write(epoch) as writer:
+        ids = await writer.apply(still, "cycle-1")
+    assert [r.range for r in await ledger.requests(ids)] == [BlockRange(100, 300), BlockRange(300, 600)]
+
+
+async def test_a_postponed_request_is_charged_nothing(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """The server was down: it waits, as the same attempt."""
+    until = await ledger.now() + timedelta(seconds=30)
+    async with ledger.write(epoch) as writer:
+        await writer.claim(request_id, None)
+        assert await writer.postpone(await ledger.request(request_id), until, "the server is down")
+    row = await ledger.request(request_id)
+    assert (row.status, row.attempt, row.next_attempt_at, row.claimed_epoch) == (Status.UNREQ, 1, until, None)
+
+
+async def test_a_person_takes_a_request_up(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """Parked or backing off, it is due at once; one under way is left alone."""
+    later = await ledger.now() + timedelta(hours=1)
+    for status, taken in ((Status.PARKED, True), (Status.UNREQ, True), (Status.PROVING, False)):
+        await force(ledger, request_id, status, next_attempt_at=later)
+        async with ledger.write(epoch) as writer:
+            assert await writer.take_up(request_id, "by hand") is taken
+        row = await ledger.request(request_id)
+        assert row.status is (Status.UNREQ if taken else status)
+        assert row.next_attempt_at is not None
+        assert (row.next_attempt_at < later) is taken
+
+
+async def test_an_aggregation_is_anchored_before_it_is_requested(ledger: Ledger, epoch: int) -> None:
+    """And its checkpoint does not change under a request that was sent."""
+    (number,) = await insert(ledger, epoch, new(kind=Kind.AGG))
+    checkpoint = Checkpoint(L1Block(9), b"\x09" * 32)
+    async with ledger.write(epoch) as writer:
+        await writer.anchor(number, checkpoint)
+        await writer.output_root(number, b"o" * 32)
+        await writer.output_root(number, b"x" * 32)
+        await writer.claim(number, None)
+        await writer.anchor(number, None)
+    row = await ledger.request(number)
+    assert (row.checkpoint, row.output_root) == (checkpoint, b"o" * 32)
+
+
+async def test_the_l1_head_of_an_answer_is_stored_once(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """One that could not be read is filled in later."""
+    (other,) = await insert(ledger, epoch, new(300, 600))
+    await force(ledger, request_id, Status.PROVING)
+    await force(ledger, other, Status.COMPLETE)
+    async with ledger.write(epoch) as writer:
+        await writer.l1_head(request_id, L1Block(5))
+        await writer.l1_head(request_id, L1Block(6))
+        await writer.fill_l1_heads(L1Block(8))
+    assert [r.l1_head for r in await ledger.requests([request_id, other])] == [5, 8]
+
+
+async def test_closed_ids_below_the_head_are_forgotten(ledger: Ledger, epoch: int) -> None:
+    """No proof of settled blocks is needed; those above are still looked at."""
+    below, above, live = await insert(ledger, epoch, new(0, 300), new(300, 600), new(600, 900))
+    look = await ledger.now()
+    await force(ledger, below, Status.FAILED, next_poll_at=look)
+    await force(ledger, above, Status.CANCELLED, next_poll_at=look)
+    await force(ledger, live, Status.PROVING, next_poll_at=look)
+    async with ledger.write(epoch) as writer:
+        await writer.stop_looking_below(300)
+    assert {r.id for r in await ledger.due_for_a_look()} == {above, live}
+
+
+async def test_looks_are_scheduled(ledger: Ledger, epoch: int) -> None:
+    """Only what is due comes, the longest overdue first."""
+    one, two, three = await insert(ledger, epoch, new(0, 300), new(300, 600), new(600, 900))
+    now = await ledger.now()
+    async with ledger.write(epoch) as writer:
+        await writer.look_again(
+            {one: now - timedelta(seconds=1), two: now - timedelta(seconds=9), three: now + timedelta(hours=1)}
+        )
+    assert [r.id for r in await ledger.due_for_a_look()] == [two, one]
+    async with ledger.write(epoch) as writer:
+        await writer.look_again({one: None})
+    assert [r.id for r in await ledger.due_for_a_look()] == [two]
+
+
+async def test_a_rising_mark_never_goes_back_and_keeps_its_time(ledger: Ledger, epoch: int) -> None:
+    """Finality is the highest seen; the required block follows the head both ways."""
+    for number in (10, 5, 10):
+        async with ledger.write(epoch) as writer:
+            await writer.mark("finalized", number, rising=True)
+            await writer.mark("required", number, rising=False)
+    view = await ledger.view(0)
+    assert view.finalized is not None
+    assert view.required is not None
+    assert (view.finalized.number, view.required.number) == (10, 10)
+    assert view.required.at > view.finalized.at
+    async with ledger.write(epoch) as writer:
+        await writer.mark("required", 10, rising=False)
+    assert (await ledger.view(0)).required == view.required
+
+
+async def test_a_note_is_history_without_a_change(ledger: Ledger, epoch: int, request_id: int) -> None:
+    async with ledger.write(epoch) as writer:
+        await writer.note(request_id, "asked the server again")
+    event = (await ledger.events(request_id))[-1]
+    assert (event.frm, event.to, event.why) == (Status.UNREQ, Status.UNREQ, "asked the server again")
+
+
+async def test_proofs_come_in_the_order_asked_and_are_pruned_once_relayed(ledger: Ledger, epoch: int) -> None:
+    """A proof that is not there is an error that names it."""
+    one, two, three = await insert(ledger, epoch, new(0, 300), new(300, 600), new(600, 900))
+    for number in (one, two):
+        before = await force(ledger, number, Status.PROVING)
+        async with ledger.write(epoch) as writer:
+            await writer.complete(before, b"proof %d" % number, "proven")
+    assert await ledger.proofs([two, one]) == [b"proof %d" % two, b"proof %d" % one]
+    with pytest.raises(UnknownRequest, match=rf"\[{three}\]"):
+        await ledger.proofs([one, three])
+    async with ledger.write(epoch) as writer:
+        assert await writer.prune_proofs(600) == 0
+        await writer.move(Move(one, Status.COMPLETE, Status.RELAYED, "settled"))
+        assert await writer.prune_proofs(299) == 0
+        assert await writer.prune_proofs(600) == 1
+    with pytest.raises(UnknownRequest):
+        await ledger.proofs([one])
+    assert (await ledger.request(one)).proof_digest is not None
+
+
+async def test_the_journal_round_trips(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """Every signed form, oldest first, with fees beyond 64 bits; a settled one is no longer unsettled."""
+    fees, higher = Fees(Wei(10**9), Wei(2**70)), Fees(Wei(2 * 10**9), Wei(2**71))
+    async with ledger.write(epoch) as writer:
+        number = await writer.journal(
+            purpose=Purpose.CHECKPOINT,
+            request=request_id,
+            subject=123,
+            sender="0xme",
+            nonce=4,
+            to="0xthem",
+            calldata=b"\x01\x02",
+            gas=21000,
+            signed=(b"h1", b"raw1", fees),
+        )
+    async with ledger.write(epoch) as writer:
+        await writer.sign_again(number, b"h2", b"raw2", higher)
+        await writer.sign_again(number, b"h2", b"raw2", higher)
+    (tx,) = await ledger.transactions(unsettled=True)
+    assert (tx.id, tx.purpose, tx.request, tx.subject) == (number, Purpose.CHECKPOINT, request_id, 123)
+    assert (tx.sender, tx.nonce, tx.to, tx.calldata, tx.gas) == ("0xme", 4, "0xthem", b"\x01\x02", 21000)
+    assert [(s.hash, s.raw, s.fees) for s in tx.signed] == [(b"h1", b"raw1", fees), (b"h2", b"raw2", higher)]
+    assert (tx.status, tx.block, tx.block_hash) == (TxStatus.PENDING, None, None)
+    assert await ledger.checkpoints() == []
+
+    receipt = Receipt(b"h2", L1Block(130), b"\x13" * 32, succeeded=True, gas_used=20999)
+    async with ledger.write(epoch) as writer:
+        await writer.record(number, TxStatus.MINED, receipt)
+    assert await ledger.checkpoints() == [123]
+    async with ledger.write(epoch) as writer:
+        await writer.record(number, TxStatus.PENDING, None)
+    (again,) = (await ledger.view(0)).transactions
+    assert (again.status, again.block, again.block_hash, again.gas_used) == (TxStatus.PENDING, None, None, None)
+    async with ledger.write(epoch) as writer:
+        await writer.record(number, TxStatus.CONFIRMED, receipt)
+    assert await ledger.transactions(unsettled=True) == []
+    (settled,) = await ledger.transactions(unsettled=False)
+    assert (settled.status, settled.block, settled.gas_used) == (TxStatus.CONFIRMED, 130, 20999)
+
+
+async def test_a_displaced_nonce_can_be_used_again(ledger: Ledger, epoch: int) -> None:
+    """One live transaction per nonce; a second one is refused."""
+
+    async def journal(tx_hash: bytes) -> int:
+        async with ledger.write(epoch) as writer:
+            return await writer.journal(
+                purpose=Purpose.PROPOSE,
+                request=None,
+                subject=None,
+                sender="0xme",
+                nonce=4,
+                to="0x",
+                calldata=b"",
+                gas=1,
+                signed=(tx_hash, b"", Fees(Wei(1), Wei(1))),
+            )
+
+    first = await journal(b"1")
+    with pytest.raises(IntegrityError, match="one_live_transaction_per_nonce"):
+        await journal(b"2")
+    async with ledger.write(epoch) as writer:
+        await writer.record(first, TxStatus.DISPLACED, None)
+    await journal(b"2")
+    assert [t.status for t in await ledger.transactions(unsettled=False)] == [TxStatus.DISPLACED, TxStatus.PENDING]
+
+
+async def test_the_mirror_hears_of_what_it_has_not_shown(ledger: Ledger, epoch: int) -> None:
+    """What is under way first, queued ones last; a new story is told from the beginning."""
+    queued, busy = await insert(ledger, epoch, new(0, 300), new(300, 600))
+    async with ledger.write(epoch) as writer:
+        await writer.claim(busy, "cycle-1")
+    first, second = await ledger.to_mirror(10)
+    assert (first.request.id, second.request.id) == (busy, queued)
+    assert (first.cycle_run_id, first.run_id, first.story, first.mirrored_event) == ("cycle-1", None, 0, 0)
+    assert [m.request.id for m in await ledger.to_mirror(1)] == [busy]
+
+    shown = (await ledger.events(busy))[-1].id
+    async with ledger.write(epoch) as writer:
+        await writer.mirrored(busy, "run-1", shown)
+        await writer.mirrored(busy, "run-1", shown - 1)
+    assert [m.request.id for m in await ledger.to_mirror(10)] == [queued]
+    assert await ledger.open_runs() == {busy: "run-1"}
+    assert await ledger.events(busy, after=shown) == []
+
+    async with ledger.write(epoch) as writer:
+        await writer.new_story(busy)
+    again = (await ledger.to_mirror(10))[0]
+    assert (again.request.id, again.run_id, again.story, again.mirrored_event) == (busy, None, 1, 0)
+    assert await ledger.open_runs() == {}
+
+
+async def test_how_long_proofs_usually_take(ledger: Ledger, epoch: int) -> None:
+    """Unknown below five; afterwards the quick and the slow ones of this kind."""
+    async def prove(position: int, seconds: int) -> None:
+        (number,) = await insert(ledger, epoch, new(position * 10, position * 10 + 10))
+        asked = await ledger.now() - timedelta(seconds=seconds)
+        before = await force(ledger, number, Status.PROVING, requested_at=asked)
+        async with ledger.write(epoch) as writer:
+            await writer.complete(before, b"p", "proven")
+
+    for position in range(4):
+        await prove(position, 100)
+    assert await ledger.usual(Kind.RANGE) is None
+    await prove(4, 500)
+    usual = await ledger.usual(Kind.RANGE)
+    assert isinstance(usual, Usual)
+    assert 99 < usual.quick < 101
+    assert 400 < usual.slow < 501
+    assert await ledger.usual(Kind.AGG) is None
+
+
+
+@pytest.mark.parametrize("status", sorted(OPEN))
+async def test_an_unknown_request_is_not_moved(ledger: Ledger, epoch: int, status: Status) -> None:
+    """And reading it names the number."""
+    async with ledger.write(epoch) as writer:
+        assert not await writer.claim(404, None)
+        assert not await writer.move(Move(404, status, Status.CANCELLED, "no"))
+    with pytest.raises(UnknownRequest, match="no proof request 404"):
+        await ledger.request(404)

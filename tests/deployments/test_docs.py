@@ -1,0 +1,139 @@
+"""The documents say what the code says: settings, statuses, failures, reasons, links; and no file names a registry."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from proposer.l1_transactions import TxStatus
+from proposer.reasons import SEVERITY, Code
+from proposer.requests import TRANSITIONS, Failure, Status
+from proposer.settings import ProposerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# built from pieces, so that this file does not name them itself
+HOSTS = [
+    re.compile(re.escape(".".join(parts)), re.IGNORECASE)
+    for parts in (
+        ("pypi", "org"),
+        ("pypi", "python", "org"),
+        ("pythonhosted", "org"),
+        ("npmjs", "org"),
+        ("npmjs", "com"),
+        ("yarnpkg", "com"),
+        ("npmmirror", "com"),
+        ("crates", "io"),
+    )
+]
+INDEX_OPTION = re.compile("--" + r"(?:extra-)?index-" + "url|--find-" + "links", re.IGNORECASE)
+
+
+@cache
+def _files() -> list[Path]:
+    """Every file that git tracks, or would with `git add`."""
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def _documents() -> list[Path]:
+    return [path for path in _files() if path.suffix == ".md"]
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _table(text: str) -> dict[str, str]:
+    """Map the name in a row's first cell to its second cell, without backticks."""
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", text, re.MULTILINE)
+    return {name: cell.strip("`") for name, cell in rows}
+
+
+@pytest.mark.parametrize("field", ProposerSettings.model_fields.values(), ids=lambda field: str(field.alias))
+def test_the_readme_has_every_setting_with_its_default(field: FieldInfo) -> None:
+    default = field.get_default()
+    expected = "not set" if default is None else str(default).lower()
+    assert field.alias is not None
+    assert _table(_read("README.md")).get(field.alias) == expected
+
+
+def test_the_readme_has_no_setting_that_the_code_does_not_read() -> None:
+    names = {name for name in _table(_read("README.md")) if name.isupper()}
+    aliases = {field.alias for field in ProposerSettings.model_fields.values()}
+    assert names - aliases <= _names_in(ROOT / "deployments" / "environment.py")
+
+
+def test_the_readme_names_everything_that_the_environment_is_asked_for() -> None:
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("README.md")))
+    assert _names_in(ROOT / "deployments" / "environment.py") <= named
+
+
+def _names_in(module: Path) -> set[str]:
+    """Return the strings of a module that are environment names."""
+    strings = {node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant)}
+    return {s for s in strings if isinstance(s, str) and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", s)}
+
+
+@pytest.mark.parametrize("document", _documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", t)]
+    assert [target for target in targets if not _leads_somewhere(document, target)] == []
+
+
+def _leads_somewhere(document: Path, target: str) -> bool:
+    name, _, anchor = target.partition("#")
+    path = (document.parent / name).resolve() if name else document
+    return path.exists() and (not anchor or anchor in set(_anchors(path)))
+
+
+def _anchors(path: Path) -> Iterator[str]:
+    for heading in re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("member", [*Status, *Failure, *TxStatus], ids=str)
+def test_the_lifecycle_explains_every_status_and_failure(member: Status | Failure | TxStatus) -> None:
+    assert re.search(rf"^\| `{member.value}` \|", _read("docs/lifecycle.md"), re.MULTILINE)
+
+
+def test_the_lifecycle_draws_exactly_the_allowed_transitions() -> None:
+    text = _read("docs/lifecycle.md")
+    allowed = {(frm.value, to.value) for frm, tos in TRANSITIONS.items() for to in tos}
+    diagram = text.split("```mermaid")[1].split("```")[0]
+    assert set(re.findall(r"^ *(\w+) --> (\w+)", diagram, re.MULTILINE)) == allowed
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (?:yes|no) \| (.*) \|$", text, re.MULTILINE)
+    assert {(frm, to) for frm, cell in rows for to in re.findall(r"`(\w+)`", cell)} == allowed
+
+
+def test_every_reason_that_is_given_is_explained_with_its_severity() -> None:
+    rooms = [*(ROOT / "proposer").rglob("*.py"), *(ROOT / "flows").rglob("*.py"), *(ROOT / "deployments").rglob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in rooms if path.name != "reasons.py"]
+    given = {Code[name] for source in sources for name in re.findall(r"\bCode\.([A-Z0-9_]+)", source)}
+    explained = _table(_read("docs/troubleshooting.md"))
+    assert {code.value: SEVERITY[code].value for code in given} == {
+        name: cell for name, cell in explained.items() if cell in set(SEVERITY.values())
+    }
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    """What is installed is told by hashes; where it comes from is the user's choice."""
+    named = []
+    for path in _files():
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        named += [f"{path.relative_to(ROOT)}: {host.pattern}" for host in HOSTS if host.search(text)]
+    assert named == []
+
+
+def test_the_lock_has_hashes_and_no_addresses() -> None:
+    lock = _read("requirements.lock")
+    assert "--hash=sha256:" in lock
+    assert "://" not in lock
+    assert not INDEX_OPTION.search(lock)

@@ -1,0 +1,82 @@
+"""Stage 6: the complete aggregation from the head that reaches furthest; one proposal at a time."""
+
+from typing import Any
+
+import pytest
+
+from proposer.intents import Submission
+from proposer.l1_transactions import Purpose, TxStatus
+from proposer.plan_submission import plan_submission
+from proposer.reasons import Code
+from proposer.requests import ProofRequest, Status
+from proposer.units import L1Block
+from tests.proposer.samples import THEIRS, aggregation, oracle, request, snapshot, transaction
+
+READY = aggregation(9, 0, 20, Status.COMPLETE)
+
+
+def choice(*requests: ProofRequest, **more: Any) -> Submission:
+    """What is proposed with an output due every 20 blocks."""
+    contract = more.pop("contract", oracle(submission_interval=20))
+    return plan_submission(snapshot(requests, contract=contract, **more), may_submit=True)
+
+
+def test_the_one_that_reaches_furthest_is_proposed() -> None:
+    others = [aggregation(8, 0, 20, Status.COMPLETE), aggregation(10, 0, 30, Status.COMPLETE)]
+    assert choice(READY, *others) == Submission(10)
+
+
+def test_of_equals_the_older_is_proposed() -> None:
+    assert choice(READY, aggregation(10, 0, 20, Status.COMPLETE)) == Submission(9)
+
+
+NOT_READY = {
+    "still proving": aggregation(9, 0, 20, Status.PROVING),
+    "relayed": aggregation(9, 0, 20, Status.RELAYED),
+    "not from the head": aggregation(9, 5, 30, Status.COMPLETE),
+    "short of the next output": aggregation(9, 0, 19, Status.COMPLETE),
+    "other commitments": aggregation(9, 0, 20, Status.COMPLETE, commitments=THEIRS),
+    "no checkpoint": aggregation(9, 0, 20, Status.COMPLETE, checkpoint=None),
+    "a range": request(9, 0, 20, Status.COMPLETE),
+}
+
+
+@pytest.mark.parametrize("request_", NOT_READY.values(), ids=NOT_READY)
+def test_nothing_else_is_proposed(request_: ProofRequest) -> None:
+    assert choice(request_) == Submission()
+
+
+def test_our_own_larger_interval_counts() -> None:
+    assert choice(READY, submission_interval=21) == Submission()
+
+
+def test_without_permission_or_contract_nothing_is_proposed() -> None:
+    assert plan_submission(snapshot([READY]), may_submit=False) == Submission()
+    assert choice(READY, contract_read=False) == Submission()
+
+
+PENDING = {
+    "not mined": transaction(status=TxStatus.PENDING),
+    "mined after the block that was read": transaction(status=TxStatus.MINED, block=L1Block(101)),
+}
+
+
+@pytest.mark.parametrize("tx", PENDING.values(), ids=PENDING)
+def test_one_proposal_at_a_time(tx: Any) -> None:
+    made = choice(READY, transactions=[tx])
+    assert made.request is None
+    assert [reason.code for reason in made.reasons] == [Code.PROPOSAL_PENDING]
+
+
+def test_the_next_round_does_not_wait_for_confirmations() -> None:
+    """A mined proposal that the pinned block has seen is in its head already."""
+    assert choice(READY, transactions=[transaction(status=TxStatus.MINED, block=L1Block(100))]) == Submission(9)
+
+
+def test_a_checkpoint_under_way_does_not_hold_up_a_proposal() -> None:
+    assert choice(READY, transactions=[transaction(Purpose.CHECKPOINT, subject=90)]) == Submission(9)
+
+
+def test_what_the_l2_node_says_does_not_matter_here() -> None:
+    """Settlement goes on while the node is away."""
+    assert choice(READY, finalized=None) == Submission(9)
