@@ -47,7 +47,8 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Sent], ...] = (
     (re.compile(r"already ?known|known transaction|already imported", re.IGNORECASE), Sent.ALREADY_KNOWN),
     (re.compile(r"nonce (?:is )?too low|OldNonce|nonce .*(?:below|lower than)", re.IGNORECASE), Sent.NONCE_TOO_LOW),
     (re.compile(r"insufficient ?funds|upfront cost exceeds", re.IGNORECASE), Sent.INSUFFICIENT_FUNDS),
-    (re.compile(r"underpriced|FeeTooLow|ReplacementNotAllowed|(?:fee|price|tip).*too low", re.IGNORECASE), Sent.UNDERPRICED),
+    (re.compile(r"underpriced|FeeTooLow|ReplacementNotAllowed", re.IGNORECASE), Sent.UNDERPRICED),
+    (re.compile(r"(?:fee|price|tip).*too low", re.IGNORECASE), Sent.UNDERPRICED),
     (re.compile(r"(?:below|less than) .*(?:base fee|minimum)", re.IGNORECASE), Sent.UNDERPRICED),
 )  # fmt: skip
 

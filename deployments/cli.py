@@ -95,11 +95,13 @@ def _run(job: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     errors: list[ProposerError] = []
+    ended: list[bool] = []
 
     def run() -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(job(stop))
+            ended.append(True)
         except ProposerError as error:
             errors.append(error)
 
@@ -115,11 +117,13 @@ def _run(job: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:
     thread.join()
     if errors:
         _refuse(errors[0].problems if isinstance(errors[0], InvalidSettings) else [str(errors[0])])
+    if not ended:
+        raise typer.Exit(1)  # a defect: the thread has said its traceback
 
 
 def _refuse(problems: Sequence[str]) -> NoReturn:
     count = "problem" if len(problems) == 1 else "problems"
-    typer.echo(f"proposer: {len(problems)} {count}; nothing was started and nothing spent", err=True)
+    typer.echo(f"proposer: {len(problems)} {count}; nothing was sent and nothing spent", err=True)
     for problem in problems:
         typer.echo(f"  - {problem}", err=True)
     raise typer.Exit(2)

@@ -84,9 +84,7 @@ def _devnet(seed: int, folder: Path) -> DevnetConfig:
         starting_block=START,
         l2_blocks_per_second=10.0,
         l2_limit=START + BLOCKS,
-        timing=ProverTiming(
-            range_witness_s=0.6, range_proving_s=1.5, agg_witness_s=0.5, agg_proving_s=1.5, jitter=0.3
-        ),
+        timing=ProverTiming(range_witness_s=0.6, range_proving_s=1.5, agg_witness_s=0.5, agg_proving_s=1.5, jitter=0.3),
         faults=FaultPlan(
             seed=seed,
             rules=(
@@ -113,6 +111,7 @@ def _start(environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the demo, which then asks the proposer to stop, once
         )
 
 
@@ -200,11 +199,11 @@ async def _checked(devnet: Devnet, home: Path) -> tuple[Report, dict[str, int]]:
         log=devnet.prover.log.events,
         ledger_url=url,
     )
-    counts = dict.fromkeys(("ranges_proven", "aggregations", "halved", "retried"), 0)
+    counts = dict.fromkeys(_COUNTS, 0)
     if url is not None:
         async with await psycopg.AsyncConnection.connect(url) as connection:
             for name, query in _COUNTS.items():
-                row = await (await connection.execute(query)).fetchone()
+                row = await (await connection.execute(query.encode())).fetchone()
                 counts[name] = int(row[0]) if row else 0
     return report, counts
 

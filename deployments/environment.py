@@ -25,6 +25,8 @@ IGNORED = {
 }
 """op-succinct names that have no effect here, and why; said once at start."""
 
+_PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
+_SECRETS = ("L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", *_PREFECT_CREDENTIALS)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
@@ -45,6 +47,8 @@ class Environment:
     """None: the embedded PostgreSQL under `home`."""
     prefect_api_url: str | None
     """None: a Prefect server of our own under `home`."""
+    prefect_credentials: Mapping[str, SecretStr]
+    """PREFECT_API_AUTH_STRING or PREFECT_API_KEY, where set."""
     prefect_port: int
     ignored: Mapping[str, str]
 
@@ -79,6 +83,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         server_url=SecretStr(server),
         database_url=SecretStr(database_url) if database_url else None,
         prefect_api_url=names.get("PREFECT_API_URL") or None,
+        prefect_credentials={name: SecretStr(names[name]) for name in _PREFECT_CREDENTIALS if name in names},
         prefect_port=port,
         ignored={name: why for name, why in IGNORED.items() if names.get(name)},
     )
@@ -92,6 +97,7 @@ def client_environment(environment: Environment) -> dict[str, str]:
         "PREFECT_HOME": str(environment.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        **{name: secret.get_secret_value() for name, secret in environment.prefect_credentials.items()},
         "PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "3"),
     }
 
@@ -99,7 +105,7 @@ def client_environment(environment: Environment) -> dict[str, str]:
 def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str]:
     """Resolve `NAME_FILE` for names that hold secrets; an empty value counts as not set."""
     names = {name: value.strip() for name, value in values.items() if value.strip()}
-    for name in ("L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL"):
+    for name in _SECRETS:
         path = names.get(f"{name}_FILE")
         if path is None:
             continue
@@ -130,7 +136,7 @@ def _urls(names: Mapping[str, str], name: str, problems: list[str], what: str, *
     if value is None:
         problems.append(f"{name}: not set; set it to {what}")
         return ""
-    for url in value.split(","):
+    for url in [value] if name == "OP_SUCCINCT_SERVER_URL" else value.split(","):
         parts = urlsplit(url.strip())
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             problems.append(f"{name}: not an http(s) address; write it as https://host[:port][/path]")
@@ -178,7 +184,7 @@ def _prefect(names: Mapping[str, str], problems: list[str]) -> None:
     host = urlsplit(names.get("PREFECT_API_URL", "")).hostname
     if host is None or host == "localhost" or host.startswith("127.") or host == "::1":
         return
-    if not names.get("PREFECT_API_AUTH_STRING") and not names.get("PREFECT_API_KEY"):
+    if not any(name in names for name in _PREFECT_CREDENTIALS):
         problems.append(
             f"PREFECT_API_URL: {host} is not this machine and is used without authentication, so anyone who reaches it "
             "can read the proposer's secrets; set PREFECT_API_AUTH_STRING here and PREFECT_SERVER_API_AUTH_STRING there"

@@ -70,10 +70,12 @@ class PrefectServer:
                 cwd=Path(__file__).resolve().parent.parent,
             )
 
-    async def healthy(self, seconds: float = START_SECONDS) -> bool:
-        """Wait until the API answers; False when it does not in time."""
+    async def healthy(self, stop: asyncio.Event, seconds: float = START_SECONDS) -> bool:
+        """Wait until the API answers; False when it does not in time, or when asked to stop."""
         async with httpx.AsyncClient(timeout=2) as client:
             for _ in range(int(seconds / 0.25)):
+                if stop.is_set():
+                    break
                 try:
                     if (await client.get(f"{self.api_url}/health")).status_code == 200:
                         return True

@@ -110,7 +110,7 @@ class Process:
         while True:
             await _wait(self._proposer.changed, 1.0)
             try:
-                did = await proving.look(self._proposer) + await tend(self._proposer)
+                did = await proving.look(self._proposer) + (await tend(self._proposer)).did
             except NotLeader:
                 raise
             except ProposerError as error:
@@ -142,7 +142,7 @@ class Process:
 
     async def _decide(self) -> tuple[str, ...]:
         outside = await self._look_outside()
-        snapshot = await snapshot_of(self._proposer, outside)
+        snapshot = await snapshot_of(self._proposer, outside, self._proposer.settings)
         self._brisk = _is_brisk(snapshot)
         least = Wei(int(self._proposer.settings.min_balance_ether * ETHER))
         return to_do(snapshot, permission(outside, least), await self._proposer.ledger.checkpoints())

@@ -50,7 +50,7 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
         await ledger.claim_identity(identity)
         l1.expected_chain_id = identity.l1_chain_id
         log.info("ledger of %s; proposing as %s", identity, signer.address)
-        prefect = await _prefect(environment, stack, wait=first)
+        prefect = await _prefect(environment, stack, stop if first else None)
 
         async def apply_once() -> None:
             for line in await apply(environment, database_url):
@@ -91,10 +91,10 @@ async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[st
     return url, postgres
 
 
-async def _prefect(environment: Environment, stack: AsyncExitStack, *, wait: bool) -> PrefectServer | None:
+async def _prefect(environment: Environment, stack: AsyncExitStack, wait: asyncio.Event | None) -> PrefectServer | None:
     """Start a Prefect server of our own where none is named.
 
-    Only the very first start waits for it, so that the first requests have their cycle; later nothing waits for it.
+    Only the very first start waits for it (unless asked to stop), so that the first requests have their cycle.
     """
     if environment.prefect_api_url is not None:
         return None
@@ -103,7 +103,7 @@ async def _prefect(environment: Environment, stack: AsyncExitStack, *, wait: boo
     server.start()
     stack.push_async_callback(server.stop)
     log.info("Prefect: PREFECT_API_URL=%s (UI: %s)", server.api_url, server.api_url.removesuffix("/api"))
-    if wait and not await server.healthy():
+    if wait is not None and not await server.healthy(wait):
         log.warning("Prefect's server does not answer yet: see %s", environment.home / "prefect" / "server.log")
     return server
 

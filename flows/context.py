@@ -63,6 +63,7 @@ class Cycle:
     """One cycle's parameters, what it saw, and the snapshot its stages decide on."""
 
     proposer: Proposer
+    settings: ProposerSettings
     outside: Outside
     permission: Permission
     run_id: str | None = None
@@ -70,15 +71,15 @@ class Cycle:
 
     async def snapshot(self) -> Snapshot:
         """Read the ledger anew beside the outside as this cycle saw it."""
-        return await snapshot_of(self.proposer, self.outside)
+        return await snapshot_of(self.proposer, self.outside, self.settings)
 
 
-async def snapshot_of(proposer: Proposer, outside: Outside) -> Snapshot:
+async def snapshot_of(proposer: Proposer, outside: Outside, settings: ProposerSettings) -> Snapshot:
     """Read the ledger beside a look at the outside."""
     view = await proposer.ledger.view(outside.oracle.latest_block if outside.oracle else 0)
     return Snapshot(
         now=view.now,
-        settings=proposer.settings,
+        settings=settings,
         outside=outside,
         requests=view.requests,
         transactions=view.transactions,

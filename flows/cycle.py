@@ -6,18 +6,20 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from prefect import Task, flow, get_run_logger, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.context import Cycle, Proposer, current
+from flows.facts import l2_block_time, lag
 from flows.report import CycleReport, StageReport
+from flows.retries import is_down
 from flows.stages import aggregations, observe, proving, ranges, requests, submission, witnesses
-from proposer.errors import ChainMoved, EndpointDown, ProposerError, RateLimited
+from proposer.errors import ProposerError
 from proposer.permission import permission
 from proposer.reasons import Severity
 from proposer.settings import ProposerSettings
@@ -55,6 +57,7 @@ async def run_stages(
     run_stage: RunStage,
     read: observe.Read,
     *,
+    settings: ProposerSettings | None = None,
     run_id: str | None = None,
     dry_run: bool = False,
 ) -> CycleReport:
@@ -62,11 +65,17 @@ async def run_stages(
     report = CycleReport()
     async with proposer.cycle_lock:
         proposer.last_cycle_at = time.monotonic()
-        outside = await observe.observe(proposer, read)
+        outside = report.outside = await observe.observe(proposer, read)
         if not dry_run:
             await observe.remember(proposer, outside)
-        allowed = permission(outside, Wei(int(proposer.settings.min_balance_ether * ETHER)))
-        cycle = Cycle(proposer=proposer, outside=outside, permission=allowed, run_id=run_id, dry_run=dry_run)
+        cycle = Cycle(
+            proposer=proposer,
+            settings=settings or proposer.settings,
+            outside=outside,
+            permission=permission(outside, Wei(int(proposer.settings.min_balance_ether * ETHER))),
+            run_id=run_id,
+            dry_run=dry_run,
+        )
         for name, stage in {"ValidateConfig": _validate, **STAGES}.items():
             try:
                 report.stages[name] = await run_stage(name, stage, cycle)
@@ -103,13 +112,6 @@ async def as_task(name: str, stage: Stage, cycle: Cycle) -> StageReport:
     return results[0]
 
 
-async def _is_down(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Retry only what may answer the next time. A sync condition would silently never retry."""
-    del task, run
-    error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, EndpointDown | ChainMoved) and not isinstance(error, RateLimited)
-
-
 async def read_as_task(name: str, look: Callable[[], Awaitable[T]]) -> T:
     """Read an endpoint as a Prefect task: retried twice where the endpoint is down, for a read costs nothing."""
 
@@ -119,7 +121,7 @@ async def read_as_task(name: str, look: Callable[[], Awaitable[T]]) -> T:
         retries=2,
         retry_delay_seconds=[0.2, 0.6],
         retry_jitter_factor=0.3,
-        retry_condition_fn=_is_down,
+        retry_condition_fn=is_down,
     )
     async def read() -> None:
         results.append(await look())
@@ -129,34 +131,52 @@ async def read_as_task(name: str, look: Callable[[], Awaitable[T]]) -> T:
     return results[-1]
 
 
-DryRun = Annotated[bool, Field(description="Make and show every decision; request, send and write nothing.")]
-Cap = Annotated[int | None, Field(ge=1, description="For this cycle, instead of the configured number.")]
+Cap = Annotated[int | None, Field(ge=1)]
 
 
 @flow(name="propose-cycle", flow_run_name="cycle", validate_parameters=True, persist_result=False)
 async def propose_cycle(
-    dry_run: DryRun = False, max_concurrent_witness_gen: Cap = None, max_concurrent_proof_requests: Cap = None
+    dry_run: bool = False, max_concurrent_witness_gen: Cap = None, max_concurrent_proof_requests: Cap = None
 ) -> State[Any]:
     """Run one cycle: plan ranges, look at proofs, aggregate, request, propose.
 
     Ends Completed, or Failed naming the stages that failed; a stage that fails does not stop the others.
+
+    Args:
+        dry_run: Make and show every decision; request, send and write nothing.
+        max_concurrent_witness_gen: Range requests in witness generation, for this cycle instead of the configured cap.
+        max_concurrent_proof_requests: Range requests in flight, for this cycle instead of the configured cap.
     """
     proposer = current()
-    settings = proposer.settings
-    capped = _capped(settings, max_concurrent_witness_gen, max_concurrent_proof_requests)
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    proposer.settings = capped
-    try:
-        report = await run_stages(proposer, as_task, read_as_task, run_id=str(run.id) if run else None, dry_run=dry_run)
-    finally:
-        proposer.settings = settings
-    if run is not None and report.did and not dry_run:
-        await _rename(run.id, report)
+    report = await run_stages(
+        proposer,
+        as_task,
+        read_as_task,
+        settings=_capped(proposer.settings, max_concurrent_witness_gen, max_concurrent_proof_requests),
+        run_id=str(run.id) if run else None,
+        dry_run=dry_run,
+    )
+    if run is not None and report.did:
+        await _rename(run.id, f"{'dry run' if dry_run else 'cycle'} · {report.headline}")
     if report.failed:
         return Failed(message="; ".join(f"{name}: {text}" for name, text in report.failed.items()))
-    reasons = "; ".join(reason.sentence for reason in report.reasons)
-    return Completed(message="; ".join([*report.did, reasons])[:1000] or "nothing to do")
+    reasons = "; ".join([await _lag(proposer, report), *(reason.sentence for reason in report.reasons)])
+    if not report.did:
+        return Completed(name="Idle", message=reasons[:1000])
+    return Completed(message="; ".join([*report.did, reasons])[:1000])
+
+
+async def _lag(proposer: Proposer, report: CycleReport) -> str:
+    """Say how far behind the rollup is; L1 being away costs the time, not the cycle."""
+    if report.outside is None:
+        return "the lag is not known"
+    try:
+        seconds = await l2_block_time(await proposer.l1.chain_id(), proposer.oracle.address)
+    except ProposerError:
+        seconds = None
+    return lag(report.outside, seconds)
 
 
 def _capped(settings: ProposerSettings, witnesses_cap: int | None, requests_cap: int | None) -> ProposerSettings:
@@ -169,9 +189,7 @@ def _capped(settings: ProposerSettings, witnesses_cap: int | None, requests_cap:
     )
 
 
-async def _rename(run_id: UUID, report: CycleReport) -> None:
+async def _rename(run_id: UUID, name: str) -> None:
     """Name the run after what it did, so that the list of runs reads as a story."""
-    first = report.did[0]
-    more = f" · and {len(report.did) - 1} more" if len(report.did) > 1 else ""
     async with get_client() as client:
-        await client.update_flow_run(run_id, name=f"cycle · {first[:80]}{more}")
+        await client.update_flow_run(run_id, name=name[:200])

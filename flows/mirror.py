@@ -174,6 +174,5 @@ def _nothing() -> None:
 
 def _log_line(run_id: UUID, event: Event) -> LogCreate:
     level = logging.WARNING if event.to in {Status.FAILED, Status.PARKED} else logging.INFO
-    return LogCreate(
-        name="proposer", level=level, message=f"{event.to.value}: {event.why}", timestamp=event.at, flow_run_id=run_id
-    )
+    line = {"name": "proposer", "level": level, "message": f"{event.to.value}: {event.why}"}
+    return LogCreate.model_validate(line | {"timestamp": event.at, "flow_run_id": run_id})

@@ -17,7 +17,7 @@ from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
 
 FOLLOW_SECONDS = 1.0
 
-RequestId = Annotated[int, Field(ge=1, description="Number of the proof request, as in its run's name and tags.")]
+RequestId = Annotated[int, Field(ge=1)]
 
 
 def run_name(request: ProofRequest) -> str:
@@ -54,7 +54,11 @@ def run_state(request: ProofRequest, message: str) -> State[Any]:
 
 @flow(name="prove", flow_run_name="request {request_id} · taken up by hand", validate_parameters=True)
 async def prove(request_id: RequestId) -> State[Any]:
-    """Take one proof request up by hand, a parked one included, and follow it to its end."""
+    """Take one proof request up by hand, a parked one included, and follow it to its end.
+
+    Args:
+        request_id: Number of the proof request, as in its run's tags.
+    """
     proposer = current()
     logger = get_run_logger()
     request = await proposer.ledger.request(request_id)

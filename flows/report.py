@@ -1,9 +1,23 @@
 """What a stage and a cycle did, and why they did no more."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proposer.reasons import Reason
+from proposer.requests import Failure
+from proposer.snapshot import Outside
+
+_TOLD_IN_FULL = ("proposed ", "would propose ", "checkpoint of ", "planned aggregation ")
+_COUNTED = (
+    "requested",
+    "proven",
+    "planned",
+    "relayed",
+    "cancelled",
+    "complete",
+    *(failure.value for failure in Failure),
+)
 
 
 @dataclass
@@ -20,11 +34,20 @@ class CycleReport:
 
     stages: dict[str, StageReport] = field(default_factory=dict[str, StageReport])
     failed: dict[str, str] = field(default_factory=dict[str, str])
+    outside: Outside | None = None
 
     @property
     def did(self) -> list[str]:
         """Everything that was done, in order."""
         return [sentence for stage in self.stages.values() for sentence in stage.did]
+
+    @property
+    def headline(self) -> str:
+        """What was done in a few words, the rarest first: `proposed block 1060 · 2 requested · 3 relayed`."""
+        counts = Counter(sentence.split(" ", 1)[0].rstrip(":") for sentence in self.did)
+        first = [sentence.split(":", 1)[0] for sentence in self.did if sentence.startswith(_TOLD_IN_FULL)]
+        rest = [f"{counts[verb]} {verb}" for verb in _COUNTED if counts[verb]]
+        return " · ".join([*first, *rest]) or "looked after its transactions"
 
     @property
     def reasons(self) -> list[Reason]:

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from blocks.l1 import Sent
 from flows.context import Proposer
+from flows.report import StageReport
 from proposer.errors import ProposerError
 from proposer.fees import Fees
 from proposer.l1_transactions import (
@@ -74,29 +75,29 @@ async def _send(
     return tx_hash
 
 
-async def tend(proposer: Proposer) -> list[str]:
+async def tend(proposer: Proposer) -> StageReport:
     """Look at every unsettled transaction and do what its state asks for; never wait. Return what changed."""
     async with proposer.transactions_lock:
         return await _tend(proposer)
 
 
-async def _tend(proposer: Proposer) -> list[str]:
-    did: list[str] = []
+async def _tend(proposer: Proposer) -> StageReport:
+    report = StageReport()
     for tx in await proposer.ledger.transactions(unsettled=True):
         chain = await _chain_says(proposer, tx)
         now = await proposer.ledger.now()
         timeout = timedelta(seconds=proposer.settings.resubmission_timeout)
         match next_step(tx, chain, proposer.settings.num_confirmations, timeout, now):
             case Record(status, receipt):
-                did.append(await _record(proposer, tx, status, receipt))
+                report.did.append(await _record(proposer, tx, status, receipt))
             case Bump():
-                did += await _bump(proposer, tx)
+                await _bump(proposer, tx, report)
             case Rebroadcast():
                 if not await proposer.l1.knows(tx.signed[-1].hash):
                     await _broadcast(proposer, tx.signed[-1].raw, tx.nonce)
             case None:
                 pass
-    return did
+    return report
 
 
 async def _chain_says(proposer: Proposer, tx: L1Transaction) -> ChainSays:
@@ -117,21 +118,23 @@ async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, recei
     return sentence
 
 
-async def _bump(proposer: Proposer, tx: L1Transaction) -> list[str]:
+async def _bump(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
     """Sign the same nonce with a higher fee; at the cap the old price stands and is only repeated."""
     policy = proposer.settings.fee_policy
     suggested = policy.suggest(*await proposer.l1.fee_suggestion())
     fees = policy.bump(tx.signed[-1].fees, suggested)
     if fees is None:
-        log.warning("nonce %s is at its fee cap: the transaction is repeated at the old price", tx.nonce)
+        report.reasons = [*report.reasons, _at_fee_cap(tx)]
         await _broadcast(proposer, tx.signed[-1].raw, tx.nonce)
-        return []
+        return
     tx_hash, raw = await _sign(proposer, nonce=tx.nonce, to=tx.to, calldata=tx.calldata, gas=tx.gas, fees=fees)
     proposer.must_lead()
     async with proposer.write() as writer:
         await writer.sign_again(tx.id, tx_hash, raw, fees)
     await _broadcast(proposer, raw, tx.nonce)
-    return [f"{tx.purpose.value} transaction with nonce {tx.nonce} sent again with a fee cap of {fees.cap} wei"]
+    report.did.append(
+        f"{tx.purpose.value} transaction with nonce {tx.nonce} sent again with a fee cap of {fees.cap} wei"
+    )
 
 
 async def _sign(
@@ -173,7 +176,17 @@ def _reason_without_key() -> Reason:
     return Reason(
         Code.NOT_APPROVED,
         "There is no signer, so no transaction can be sent.",
-        "Set PRIVATE_KEY, or SIGNER_URL and SIGNER_ADDRESS.",
+        "Set PRIVATE_KEY to the key of an approved proposer.",
+    )
+
+
+def _at_fee_cap(tx: L1Transaction) -> Reason:
+    return Reason(
+        Code.FEE_CAP,
+        f"The {tx.purpose.value} transaction with nonce {tx.nonce} is not mined at {tx.signed[-1].fees.cap} wei per "
+        "gas, and a higher fee would pass the limit.",
+        "It is repeated at the old price. Wait for L1's fees to fall, or raise TXMGR_FEE_LIMIT_MULTIPLIER.",
+        {"nonce": tx.nonce, "fee_cap_wei": tx.signed[-1].fees.cap},
     )
 
 

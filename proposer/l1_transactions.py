@@ -18,7 +18,6 @@ class Purpose(StrEnum):
 
     CHECKPOINT = "checkpoint"
     PROPOSE = "propose"
-    CANCEL = "cancel"
 
 
 class TxStatus(StrEnum):

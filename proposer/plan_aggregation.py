@@ -108,9 +108,7 @@ def _new(
     ended: Sequence[ProofRequest],
 ) -> NewRequest:
     before = [
-        r.attempt
-        for r in ended
-        if r.kind is Kind.AGG and r.range.start == over.start and r.commitments == commitments
+        r.attempt for r in ended if r.kind is Kind.AGG and r.range.start == over.start and r.commitments == commitments
     ]
     attempt = max(before, default=1)
     parked = attempt > snapshot.settings.max_attempts

@@ -50,7 +50,7 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
         for r in snapshot.open_ranges()
         if r.id not in moved and r.id not in tiling.used and r.status in {Status.UNREQ, Status.PARKED}
     ]
-    reasons: list[Reason] = []
+    reasons = list(_node_is_late(snapshot))
     wanted = list(_cut_gaps(snapshot, tiling.gaps, head, tip, reasons))
     ended = [*snapshot.attempts_above, *_ended_by(moves, snapshot)]
     inserts = [_new(snapshot, over, commitments, ended) for over in wanted] if may_request else []
@@ -61,7 +61,7 @@ def _follow_head(snapshot: Snapshot, head: int) -> Iterable[Move]:
     """What the head has passed is relayed; what a rewind uncovers is a proof in hand again."""
     for request in snapshot.requests:
         if request.status is Status.COMPLETE and request.range.end <= head:
-            yield Move(request.id, Status.COMPLETE, Status.RELAYED, f"the contract head is at {head}")
+            yield Move(request.id, Status.COMPLETE, Status.RELAYED, f"settled: the contract head is at {head}")
         elif request.status is Status.RELAYED and request.range.end > head:
             yield Move(request.id, Status.RELAYED, Status.COMPLETE, f"the contract head was rewound to {head}")
 
@@ -99,6 +99,26 @@ def _cut_gaps(
         if gap.end == tip and last.blocks < size and not _tail_is_due(snapshot, last, head, reasons):
             pieces.pop()
         yield from pieces
+
+
+def _node_is_late(snapshot: Snapshot) -> Iterable[Reason]:
+    """A node that starts (all heads 0), lags or is on a fork plans nothing new: the highest finality seen counts."""
+    node = snapshot.outside.node
+    if node is None:
+        return
+    if node.finalized == 0:
+        yield Reason(
+            Code.NODE_STARTING,
+            "The L2 node is starting: it reports no finalized block yet.",
+            "Nothing to do: planning goes on from the highest finality seen before. If it stays so, look at the node.",
+        )
+    elif snapshot.finalized is not None and node.finalized < snapshot.finalized.number:
+        yield Reason(
+            Code.NODE_BEHIND,
+            f"The L2 node reports finality at {node.finalized}, but {snapshot.finalized.number} was seen before.",
+            "Nothing to do if it is catching up. If it does not, check that L2_NODE_RPC is synced and not on a fork.",
+            {"finalized": node.finalized, "seen": snapshot.finalized.number},
+        )
 
 
 def _tail_is_due(snapshot: Snapshot, tail: BlockRange, head: int, reasons: list[Reason]) -> bool:
@@ -139,15 +159,11 @@ def _ended_by(moves: Iterable[Move], snapshot: Snapshot) -> Iterable[ProofReques
     return (r for r in snapshot.open_ranges() if r.id in cancelled)
 
 
-def _new(
-    snapshot: Snapshot, over: BlockRange, commitments: Commitments, ended: Iterable[ProofRequest]
-) -> NewRequest:
+def _new(snapshot: Snapshot, over: BlockRange, commitments: Commitments, ended: Iterable[ProofRequest]) -> NewRequest:
     before = [
         r.attempt
         for r in ended
-        if r.kind is Kind.RANGE
-        and r.range.overlaps(over)
-        and _bound_to(r.commitments) == _bound_to(commitments)
+        if r.kind is Kind.RANGE and r.range.overlaps(over) and _bound_to(r.commitments) == _bound_to(commitments)
     ]
     attempt = max(before, default=1)
     parked = attempt > snapshot.settings.max_attempts

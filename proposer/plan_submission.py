@@ -41,3 +41,17 @@ def _proposal_pending(pending: L1Transaction) -> Reason:
         "Nothing to do: its fee is raised by itself if it is not mined.",
         {"nonce": pending.nonce, "hash": "0x" + pending.signed[-1].hash.hex()},
     )
+
+
+_ABOUT_THE_MOMENT = (
+    "only approved proposers",
+    "optimistic mode",
+    "in the future",
+    "greater than or equal to next expected block number",
+)
+"""Parts of the contract's reverts that time, its owner, or a re-plan will lift."""
+
+
+def blames_the_proof(revert: str) -> bool:
+    """Whether a decoded revert says that this proof, with this checkpoint, will never be accepted."""
+    return not any(part in revert for part in _ABOUT_THE_MOMENT)

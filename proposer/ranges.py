@@ -50,7 +50,9 @@ class HasRange(Protocol):
     """Anything that covers a range."""
 
     @property
-    def range(self) -> BlockRange: ...
+    def range(self) -> BlockRange:
+        """The blocks."""
+        ...
 
 
 def cut(span: BlockRange, size: int) -> list[BlockRange]:

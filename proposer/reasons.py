@@ -45,7 +45,6 @@ class Code(StrEnum):
     CHECKPOINT_REVERTS = "checkpoint-reverts"
     REQUEST_PARKED = "request-parked"
     FEE_CAP = "fee-cap"
-    STAGE_FAILED = "stage-failed"
 
 
 SEVERITY: Mapping[Code, Severity] = {
@@ -74,7 +73,6 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.SAFE_HEAD_UNKNOWN,
             Code.OPTIMISTIC_MODE,
             Code.LOW_BALANCE,
-            Code.STAGE_FAILED,
         ),
         Severity.WARNING,
     ),

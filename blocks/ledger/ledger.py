@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Row, and_, func, make_url, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from blocks.ledger.leadership import fence
@@ -147,7 +148,7 @@ class Ledger:
         try:
             async with self.engine.connect() as connection:
                 yield connection
-        except (OperationalError, OSError, TimeoutError) as error:
+        except (OperationalError, PoolTimeoutError, OSError, TimeoutError) as error:
             raise EndpointDown(f"the ledger's database cannot be reached or hung up: {_brief(error)}") from error
         except DBAPIError as error:
             if error.connection_invalidated:

@@ -1,11 +1,11 @@
 """The one writer. Every change of a request's status goes through `_move`, which appends the event beside it."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -113,7 +113,9 @@ class Writer:
             values["next_poll_at"] = None
         if not await self._move(request.id, request.status, Status.FAILED, text, values, failure):
             return []
-        return [await self.insert(new) for new in successors]
+        planned_by = select(_r.cycle_run_id).where(_r.id == request.id)
+        cycle_run_id = (await self._connection.execute(planned_by)).scalar_one()
+        return [await self.insert(new, cycle_run_id) for new in successors]
 
     async def postpone(self, request: ProofRequest, until: datetime, why: str) -> bool:
         """WITNESSGEN back to UNREQ: nothing was asked, so no attempt is charged."""
@@ -259,10 +261,14 @@ class Writer:
             .values(flow_run_id=None, story=_r.story + 1, mirrored_event=0)
         )
 
-    async def prune_proofs(self, below: int) -> int:
-        """Delete the bytes of proofs that ended below a block; the rows stay. Return how many."""
-        done = select(_r.id).where(_r.end_block <= below, _r.status == Status.RELAYED.value)
-        return (await self._connection.execute(proofs.delete().where(proofs.c.request_id.in_(done)))).rowcount
+    async def prune_proofs(self, after_seconds: int) -> int:
+        """Delete the bytes of proofs settled this long ago; the rows stay. Return how many."""
+        settled = select(_r.id).where(
+            _r.id == proofs.c.request_id,
+            _r.status == Status.RELAYED.value,
+            _r.since < func.now() - timedelta(seconds=after_seconds),
+        )
+        return (await self._connection.execute(delete(proofs).where(settled.exists()))).rowcount
 
     async def _move(
         self,

@@ -62,6 +62,8 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
         if outside.oracle is not None:
             await writer.fill_l1_heads(outside.oracle.at.number)
             await writer.stop_looking_below(outside.oracle.latest_block)
+            # no output older than this can be deleted from the contract, so no proof below it is needed again
+            await writer.prune_proofs(outside.oracle.finalization_period)
     if outside.oracle is None:
         return
     view = await proposer.ledger.view(outside.oracle.latest_block)

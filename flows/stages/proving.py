@@ -80,16 +80,19 @@ async def take(proposer: Proposer, request: ProofRequest, proof: bytes) -> str |
 
 
 async def give_up(proposer: Proposer, request: ProofRequest, failure: Failure, text: str, now: datetime) -> str | None:
-    """End an attempt and insert what carries on; a closed row just stops being looked at."""
+    """End an attempt and insert what carries on; a closed row just stops being looked at.
+
+    A request given up on the clock may still be delivered: it is looked at until its blocks are settled.
+    """
+    ended = failure is not Failure.PROOF_TIMEOUT
     if request.status is not Status.PROVING:
-        async with proposer.write() as writer:
-            await writer.look_again({request.id: None})
+        if ended:
+            async with proposer.write() as writer:
+                await writer.look_again({request.id: None})
         return None
     follow = successors(request, failure, proposer.settings.retry_policy, now)
-    # a request given up on the clock may still be delivered: it is looked at until its blocks are settled
-    poll = failure is Failure.PROOF_TIMEOUT
     async with proposer.write() as writer:
-        ids = await writer.fail(request, failure, text, follow, poll=poll)
+        ids = await writer.fail(request, failure, text, follow, poll=not ended)
     return f"{failure.value}: {request}, carried on by {ids or 'nothing'}"
 
 

@@ -6,18 +6,17 @@ from flows.report import StageReport
 from flows.transactions import send, tend
 from proposer.errors import EndpointDown, ProposerError, Reverted
 from proposer.l1_transactions import Purpose
-from proposer.plan_submission import plan_submission
+from proposer.plan_submission import blames_the_proof, plan_submission
 from proposer.reasons import Code, Reason
-from proposer.requests import ProofRequest
+from proposer.requests import Failure, ProofRequest
+from proposer.retry import successors
 
 
 async def submit(cycle: Cycle) -> StageReport:
     """Tend pending transactions, then simulate and propose the best complete aggregation; never wait for a block."""
-    report = StageReport()
-    if not cycle.dry_run:
-        report.did += await tend(cycle.proposer)
+    report = StageReport() if cycle.dry_run else await tend(cycle.proposer)
     decided = plan_submission(await cycle.snapshot(), cycle.permission.may_submit)
-    report.reasons = list(decided.reasons)
+    report.reasons = [*report.reasons, *decided.reasons]
     if decided.request is None:
         return report
     request = await cycle.proposer.ledger.request(decided.request)
@@ -42,8 +41,7 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
     try:
         sent = await send(proposer, Purpose.PROPOSE, calldata, request=request.id)
     except Reverted as error:
-        async with proposer.write() as writer:
-            await writer.note(request.id, f"the proposal would revert: {error.name}; nothing was sent")
+        await _would_revert(cycle, request, error)
         return Reason(
             Code.PROPOSAL_REVERTS,
             f"The proposal of block {request.range.end} (request {request.id}) would revert: {error.name}.",
@@ -55,6 +53,21 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
         return sent
     report.did.append(f"proposed block {request.range.end}: 0x{sent.hex()}")
     return None
+
+
+async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) -> None:
+    """Write the revert down; the second time that it is about the proof itself, build another aggregation."""
+    proposer = cycle.proposer
+    sentence = f"the proposal would revert: {error.name}; nothing was sent"
+    again = any(event.why == sentence for event in await proposer.ledger.events(request.id))
+    async with proposer.write() as writer:
+        await writer.note(request.id, sentence)
+    if again and blames_the_proof(error.name):
+        now = await proposer.ledger.now()
+        failure = Failure.REFUSED_IN_SIMULATION
+        follow = successors(request, failure, proposer.settings.retry_policy, now)
+        async with proposer.write() as writer:
+            await writer.fail(request, failure, f"the contract refuses it twice: {error.name}", follow, poll=False)
 
 
 async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | None:

@@ -26,7 +26,8 @@ async def recover(cycle: Cycle) -> StageReport:
         if snapshot.now - request.since < timeout:
             waiting.append(_waits(request, timeout - (snapshot.now - request.since)))
             continue
-        text = "the process that sent the request ended before the answer: it may have been paid"
+        cut = "the connection was cut" if request.claimed_epoch == proposer.epoch else "the process that asked ended"
+        text = f"{cut} before the server's answer: it may have been paid"
         report.did.append(f"{Failure.OUTCOME_UNKNOWN.value}: {request}")
         if not cycle.dry_run:
             follow = successors(request, Failure.OUTCOME_UNKNOWN, proposer.settings.retry_policy, snapshot.now)
@@ -39,7 +40,7 @@ async def recover(cycle: Cycle) -> StageReport:
 def _waits(request: ProofRequest, left: timedelta) -> Reason:
     return Reason(
         Code.BACKING_OFF,
-        f"{request} was sent by a process that ended before the server's answer: it may have been paid.",
+        f"{request} was sent, and the server's answer was lost: it may have been paid.",
         f"It is asked again in {left.total_seconds():.0f} s (WITNESS_GEN_TIMEOUT), at most once for this reason.",
         {"request": request.id},
     )

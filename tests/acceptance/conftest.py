@@ -21,6 +21,9 @@ from tests.acceptance.helpers import QUICK, ROOT, Ledger, Prefect, Up, free_port
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
+SERVICES = {"PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "1"}
+"""How often Prefect's own services look, for tests that wait for one."""
+
 StartDevnet = Callable[..., Awaitable[Devnet]]
 StartUp = Callable[..., Up]
 
@@ -31,7 +34,7 @@ class SessionServer:
     def __init__(self, home: Path) -> None:
         self.port = free_port()
         self._server = PrefectServer(home, self.port)
-        self._environment = {**plain_environment(home), "PREFECT_HOME": str(home / "prefect")}
+        self._environment = {**plain_environment(home), "PREFECT_HOME": str(home / "prefect"), **SERVICES}
 
     @property
     def api_url(self) -> str:
@@ -130,6 +133,8 @@ def up(tmp_path: Path, database_url: str, prefect_server: SessionServer, prefect
     yield start
     for one in started:
         one.kill()
+        for secret in ("PRIVATE_KEY", "DATABASE_URL"):
+            assert one.environment.get(secret, "not set").removeprefix("0x") not in one.output, f"{secret} was printed"
         said = [line for line in one.output.splitlines() if "Finished in state Completed" not in line]
         print(f"--- {one.output_file.name}:", *said[-60:], sep="\n")
 

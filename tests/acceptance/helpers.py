@@ -15,6 +15,8 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
+from infra.devnet import Devnet
+
 ROOT = Path(__file__).parents[2]
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -280,3 +282,12 @@ class Prefect:
                 (await self._client.delete(f"/work_pools/{pool['name']}")).raise_for_status()
         for block in await self.all("/block_documents/filter"):
             (await self._client.delete(f"/block_documents/{block['id']}")).raise_for_status()
+
+
+async def settled(devnet: Devnet, block: int, up: Up | None = None, seconds: float = 45) -> None:
+    """Wait until the contract's latest block is at least this one."""
+
+    async def look() -> bool:
+        return await devnet.latest_block_number() >= block
+
+    await eventually(f"block {block} settled", look, seconds=seconds, alive=up)

@@ -1,14 +1,10 @@
 """The main story: outputs are settled over real flow runs, and Prefect shows what became of every proof."""
 
-import re
-
-import httpx
-import pytest
-
-from infra.devnet import Devnet, Fault, FaultPlan, check
+from infra.devnet import Fault, FaultPlan, ProverTiming, check
 from tests.acceptance.conftest import StartDevnet, StartUp
-from tests.acceptance.helpers import Ledger, Prefect, Row, Up, eventually
+from tests.acceptance.helpers import Ledger, Prefect, Row, eventually, settled
 
+STORY = ["PENDING/Unrequested", "RUNNING/WitnessGen", "RUNNING/Proving", "COMPLETED/Complete"]
 FAULTS = FaultPlan(
     rules=(
         Fault(kind="unexecutable", block=1010, longer_than=25),
@@ -17,26 +13,20 @@ FAULTS = FaultPlan(
 )
 
 
-async def settled(devnet: Devnet, block: int, up: Up, seconds: float = 60) -> None:
-    async def look() -> bool:
-        return await devnet.latest_block_number() >= block
-
-    await eventually(f"block {block} settled", look, seconds=seconds, alive=up)
-
-
 async def test_outputs_are_settled_and_prefect_tells_the_story(
     start_devnet: StartDevnet, up: StartUp, prefect: Prefect, rows: Ledger
 ) -> None:
     """A range is halved, one is retried, the server is away once; every run shows it, and the chain is right."""
-    devnet = await start_devnet(l2_initial_finalized=1200, faults=FAULTS)
+    timing = ProverTiming(1.0, 1.5, 0.3, 0.5)
+    devnet = await start_devnet(l2_initial_finalized=1200, faults=FAULTS, timing=timing)
     one = up(devnet)
     await settled(devnet, 1200, one)
     await devnet.prover.stop()
     devnet.l2.advance_to(1300)
-    (waiting, *_) = await rows.having("failure_text LIKE 'nothing was asked, no attempt is charged%%'", alive=one)
+    (waited, *_) = await rows.having("failure_text LIKE 'nothing was asked, no attempt is charged%%'", alive=one)
     await devnet.prover.start()
     await settled(devnet, 1300, one)
-    assert rows.requests(f"id = {waiting['id']}")[0]["attempt"] == 1
+    assert rows.requests(f"id = {waited['id']}")[0]["attempt"] == 1
 
     report = await check(
         l1_rpc=devnet.l1_rpc,
@@ -47,5 +37,67 @@ async def test_outputs_are_settled_and_prefect_tells_the_story(
         ledger_url=rows.url,
     )
     assert report.violations == []
-    await prefect.equal(rows)
+    assert (report.outputs_settled, report.reverted_transactions, report.unknown_outcomes) == (2, 0, 0)
 
+    await prefect.equal(rows)
+    await _every_run_has_its_name_tags_and_log(prefect, rows)
+    await _the_failures_are_shown_by_class(prefect, rows)
+    await _what_a_cycle_planned_is_its_child(prefect, rows)
+    await _scheduled_cycles_ran(prefect)
+    for run in await prefect.cycles():
+        assert run["state"]["type"] in {"COMPLETED", "RUNNING", "PENDING"}, run["state"]
+
+
+async def _every_run_has_its_name_tags_and_log(prefect: Prefect, rows: Ledger) -> None:
+    complete_stories = 0
+    for row in rows.requests():
+        run = await prefect.run(row["flow_run_id"])
+        kind = "range" if row["kind"] == "RANGE" else "aggregation"
+        assert run["name"] == f"{kind} {row['start_block']}→{row['end_block']} · attempt {row['attempt']}"
+        assert set(run["tags"]) >= {{"RANGE": "range", "AGG": "agg"}[row["kind"]], f"request-{row['id']}"}
+        assert run["parameters"] == {"request_id": row["id"]}
+        states = await prefect.states(run["id"])
+        assert states[0] == STORY[0]
+        complete_stories += states == STORY
+        log = await prefect.log(run["id"])
+        assert [line.split(":")[0] for line in log] == [
+            event["to_status"]
+            for event in rows.query("SELECT to_status FROM request_events WHERE request_id = %s ORDER BY id", row["id"])
+        ]
+        if row["prover_request_id"]:
+            assert any(row["prover_request_id"] in line for line in log)
+    assert complete_stories >= 3
+
+
+async def _the_failures_are_shown_by_class(prefect: Prefect, rows: Ledger) -> None:
+    halved, retried = rows.requests("status = 'FAILED'")
+    assert (halved["failure"], halved["start_block"], halved["end_block"]) == ("Unexecutable", 1000, 1050)
+    assert (retried["failure"], retried["start_block"], retried["end_block"]) == ("Unfulfillable", 1100, 1150)
+    for row in (halved, retried):
+        states = await prefect.states(row["flow_run_id"])
+        assert states[-1] == f"FAILED/{row['failure']}"
+        assert "COMPLETED/Complete" not in states
+    halves = rows.requests(f"parent_id = {halved['id']}")
+    assert [(half["start_block"], half["end_block"]) for half in halves] == [(1000, 1025), (1025, 1050)]
+    (again,) = rows.requests(f"parent_id = {retried['id']}")
+    assert (again["attempt"], again["status"]) == (2, "RELAYED")
+    assert (await prefect.run(again["flow_run_id"]))["name"] == "range 1100→1150 · attempt 2"
+
+
+async def _what_a_cycle_planned_is_its_child(prefect: Prefect, rows: Ledger) -> None:
+    planned: list[Row] = rows.requests("parent_id IS NULL")
+    assert len(planned) == 8
+    for row in planned:
+        run = await prefect.run(row["flow_run_id"])
+        cycle = await prefect.parent(run)
+        flow = await prefect.get(f"/flows/{cycle['flow_id']}")
+        assert flow["name"] == "propose-cycle"
+        assert cycle["name"].startswith("cycle")
+
+
+async def _scheduled_cycles_ran(prefect: Prefect) -> None:
+    async def look() -> bool:
+        runs = await prefect.cycles()
+        return any(run["auto_scheduled"] and run["state"]["type"] == "COMPLETED" for run in runs)
+
+    await eventually("a scheduled cycle completed", look)

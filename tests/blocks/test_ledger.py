@@ -62,7 +62,11 @@ async def test_a_new_ledger_is_nobodys_until_it_is_claimed(ledger: Ledger) -> No
 
 @pytest.mark.parametrize(
     "other",
-    [LedgerIdentity(2, 10, OURS.contract), LedgerIdentity(1, 11, OURS.contract), LedgerIdentity(1, 10, "0x" + "cd" * 20)],
+    [
+        LedgerIdentity(2, 10, OURS.contract),
+        LedgerIdentity(1, 11, OURS.contract),
+        LedgerIdentity(1, 10, "0x" + "cd" * 20),
+    ],
     ids=["another L1", "another L2", "another contract"],
 )
 async def test_the_ledger_of_another_contract_is_refused_in_one_line(ledger: Ledger, other: LedgerIdentity) -> None:
@@ -206,12 +210,19 @@ async def test_a_database_that_is_away_is_an_endpoint_that_is_down(database_url:
 
 async def test_a_connection_cut_in_the_middle_is_an_endpoint_that_is_down(ledger: Ledger, epoch: int) -> None:
     """And the next use of the ledger connects anew."""
-    with pytest.raises(EndpointDown):
+
+    async def be_cut_off() -> None:
         async with ledger.write(epoch) as writer:
             async with ledger.connect() as other:
-                kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+                kill = (
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE state = 'idle in transaction' AND datname = current_database()"
+                )
                 await other.execute(text(kill))
             await writer.mark("finalized", 1, rising=True)
+
+    with pytest.raises(EndpointDown):
+        await be_cut_off()
     assert (await ledger.view(0)).finalized is None
 
 

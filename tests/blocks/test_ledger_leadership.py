@@ -115,9 +115,13 @@ async def test_writes_of_the_same_leader_do_not_wait_for_one_another(ledger: Led
 
 async def test_a_session_left_idle_in_a_write_is_ended(ledger: Ledger, epoch: int) -> None:
     """A process stopped in the middle of a write holds up its successor for 5 s at most, and wrote nothing."""
-    with pytest.raises(EndpointDown):
+
+    async def stop_in_the_middle() -> None:
         async with ledger.write(epoch) as writer:
             await writer.mark("finalized", 5, rising=True)
             await asyncio.sleep(5.6)
             await writer.mark("finalized", 6, rising=True)
+
+    with pytest.raises(EndpointDown):
+        await stop_in_the_middle()
     assert await _finalized(ledger) is None

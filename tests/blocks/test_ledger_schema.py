@@ -166,9 +166,13 @@ async def test_there_is_one_identity_and_one_leadership(ledger: Ledger, table: s
 
 async def test_a_write_that_fails_leaves_nothing(ledger: Ledger, epoch: int) -> None:
     """One transaction: what was written before the error is gone with it."""
-    with pytest.raises(ZeroDivisionError):
+
+    async def mark_and_stumble() -> None:
         async with ledger.write(epoch) as writer:
             await writer.mark("finalized", 5, rising=True)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await mark_and_stumble()
     async with ledger.connect() as connection:
         assert (await connection.execute(marks.select())).all() == []

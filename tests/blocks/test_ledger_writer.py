@@ -1,6 +1,6 @@
 """The one writer: every change of status is in TRANSITIONS, compare-and-set, with its event in the same transaction."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +16,17 @@ from proposer.intents import Move, Plan
 from proposer.l1_transactions import Purpose, Receipt, TxStatus
 from proposer.polling import Usual
 from proposer.ranges import BlockRange
-from proposer.requests import OPEN, TRANSITIONS, Checkpoint, Commitments, Failure, Kind, NewRequest, ProofRequest, Status
+from proposer.requests import (
+    OPEN,
+    TRANSITIONS,
+    Checkpoint,
+    Commitments,
+    Failure,
+    Kind,
+    NewRequest,
+    ProofRequest,
+    Status,
+)
 from proposer.retry import RetryPolicy, successors
 from proposer.units import L1Block, Wei
 
@@ -27,7 +37,9 @@ ILLEGAL = [(frm, to) for frm in Status for to in Status if to not in TRANSITIONS
 
 def new(start: int = 0, end: int = 300, **changes: Any) -> NewRequest:
     """A range request to be inserted."""
-    return NewRequest(**({"kind": Kind.RANGE, "range": BlockRange(start, end), "attempt": 1, "commitments": OURS} | changes))
+    return NewRequest(
+        **({"kind": Kind.RANGE, "range": BlockRange(start, end), "attempt": 1, "commitments": OURS} | changes)
+    )
 
 
 async def insert(ledger: Ledger, epoch: int, *requests: NewRequest) -> list[int]:
@@ -111,10 +123,14 @@ async def test_a_move_decided_on_an_older_status_does_nothing(ledger: Ledger, ep
 
 async def test_change_and_event_are_one_transaction(ledger: Ledger, epoch: int, request_id: int) -> None:
     """When the transaction is rolled back neither is there."""
-    with pytest.raises(ZeroDivisionError):
+
+    async def claim_and_stumble() -> None:
         async with ledger.write(epoch) as writer:
             await writer.claim(request_id, "cycle")
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await claim_and_stumble()
     assert (await ledger.request(request_id)).status is Status.UNREQ
     assert len(await ledger.events(request_id)) == 1
 
@@ -161,7 +177,9 @@ async def test_a_proof_completes_its_request_whatever_it_was(
     ledger: Ledger, epoch: int, request_id: int, frm: Status
 ) -> None:
     """A proof that arrives late, or for a parked request, is a proof; nobody looks again."""
-    before = await force(ledger, request_id, frm, proof_digest=None, proof_length=None, next_poll_at=datetime.max)
+    before = await force(
+        ledger, request_id, frm, proof_digest=None, proof_length=None, next_poll_at=datetime(2030, 1, 1, tzinfo=UTC)
+    )
     async with ledger.write(epoch) as writer:
         assert await writer.complete(before, b"proof", "proven")
     after = await ledger.request(request_id)
@@ -308,9 +326,11 @@ async def test_closed_ids_below_the_head_are_forgotten(ledger: Ledger, epoch: in
 
 
 async def test_looks_are_scheduled(ledger: Ledger, epoch: int) -> None:
-    """Only what is due comes, the longest overdue first."""
+    """Only what is due comes, the longest overdue first; who is not to be looked at any more stays so."""
     one, two, three = await insert(ledger, epoch, new(0, 300), new(300, 600), new(600, 900))
     now = await ledger.now()
+    for number in (one, two, three):
+        await force(ledger, number, Status.PROVING, next_poll_at=now)
     async with ledger.write(epoch) as writer:
         await writer.look_again(
             {one: now - timedelta(seconds=1), two: now - timedelta(seconds=9), three: now + timedelta(hours=1)}
@@ -318,6 +338,8 @@ async def test_looks_are_scheduled(ledger: Ledger, epoch: int) -> None:
     assert [r.id for r in await ledger.due_for_a_look()] == [two, one]
     async with ledger.write(epoch) as writer:
         await writer.look_again({one: None})
+    async with ledger.write(epoch) as writer:
+        await writer.look_again({one: now})
     assert [r.id for r in await ledger.due_for_a_look()] == [two]
 
 
@@ -457,6 +479,7 @@ async def test_the_mirror_hears_of_what_it_has_not_shown(ledger: Ledger, epoch: 
 
 async def test_how_long_proofs_usually_take(ledger: Ledger, epoch: int) -> None:
     """Unknown below five; afterwards the quick and the slow ones of this kind."""
+
     async def prove(position: int, seconds: int) -> None:
         (number,) = await insert(ledger, epoch, new(position * 10, position * 10 + 10))
         asked = await ledger.now() - timedelta(seconds=seconds)
@@ -473,7 +496,6 @@ async def test_how_long_proofs_usually_take(ledger: Ledger, epoch: int) -> None:
     assert 99 < usual.quick < 101
     assert 400 < usual.slow < 501
     assert await ledger.usual(Kind.AGG) is None
-
 
 
 @pytest.mark.parametrize("status", sorted(OPEN))

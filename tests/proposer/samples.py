@@ -24,22 +24,22 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def request(id: int, start: int, end: int, status: Status = Status.UNREQ, **changes: Any) -> ProofRequest:
+def request(number: int, start: int, end: int, status: Status = Status.UNREQ, **changes: Any) -> ProofRequest:
     """A range request; what its status implies (prover id, digest, L1 head) is filled in."""
     values: dict[str, Any] = {"kind": Kind.RANGE, "attempt": 1, "since": NOW, "commitments": OURS}
     if status in {Status.PROVING, Status.COMPLETE, Status.RELAYED}:
-        values |= {"prover_id": f"0x{id:02x}", "l1_head": L1Block(90)}
+        values |= {"prover_id": f"0x{number:02x}", "l1_head": L1Block(90)}
     if status in {Status.COMPLETE, Status.RELAYED}:
         values |= {"proof_digest": DIGEST, "proof_length": 4}
-    return ProofRequest(id=id, range=BlockRange(start, end), status=status, **(values | changes))
+    return ProofRequest(id=number, range=BlockRange(start, end), status=status, **(values | changes))
 
 
-def aggregation(id: int, start: int, end: int, status: Status = Status.UNREQ, **changes: Any) -> ProofRequest:
+def aggregation(number: int, start: int, end: int, status: Status = Status.UNREQ, **changes: Any) -> ProofRequest:
     """An aggregation; a complete one has its checkpoint."""
     values: dict[str, Any] = {"kind": Kind.AGG, "l1_head": None}
     if status in {Status.PROVING, Status.COMPLETE, Status.RELAYED}:
         values |= {"checkpoint": Checkpoint(L1Block(95), b"\x95" * 32)}
-    return request(id, start, end, status, **(values | changes))
+    return request(number, start, end, status, **(values | changes))
 
 
 def oracle(head: int = 0, **changes: Any) -> OracleView:
@@ -96,7 +96,9 @@ def snapshot(
     )
 
 
-def transaction(purpose: Purpose = Purpose.PROPOSE, status: TxStatus = TxStatus.PENDING, **changes: Any) -> L1Transaction:
+def transaction(
+    purpose: Purpose = Purpose.PROPOSE, status: TxStatus = TxStatus.PENDING, **changes: Any
+) -> L1Transaction:
     """A journaled transaction with nonce 7, signed once 10 s ago."""
     values: dict[str, Any] = {
         "id": 1,
@@ -113,6 +115,6 @@ def transaction(purpose: Purpose = Purpose.PROPOSE, status: TxStatus = TxStatus.
     return L1Transaction(purpose=purpose, status=status, **(values | changes))
 
 
-def signed(hash: bytes, seconds_ago: float = 10) -> Signed:
+def signed(tx_hash: bytes, seconds_ago: float = 10) -> Signed:
     """A signed form of a transaction."""
-    return Signed(hash, b"raw" + hash, Fees(Wei(GWEI), Wei(3 * GWEI)), ago(seconds_ago))
+    return Signed(tx_hash, b"raw" + tx_hash, Fees(Wei(GWEI), Wei(3 * GWEI)), ago(seconds_ago))

@@ -20,9 +20,7 @@ def outside(**changes: Any) -> Outside:
 
 
 def server(**changes: bool) -> ServerView:
-    return ServerView(
-        **({"config_hash_valid": True, "agg_vkey_valid": True, "range_vkey_valid": True} | changes)
-    )
+    return ServerView(**({"config_hash_valid": True, "agg_vkey_valid": True, "range_vkey_valid": True} | changes))
 
 
 CASES = {

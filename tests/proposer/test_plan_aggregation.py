@@ -1,5 +1,6 @@
 """Stage 4: aggregate as soon as the proven chain reaches the next required block; drop what can never be submitted."""
 
+from itertools import pairwise
 from typing import Any
 
 from proposer.intents import Plan
@@ -19,7 +20,7 @@ def plan(*requests: ProofRequest, contract: OracleView | None = None, may_reques
 
 def proven(*edges: int, first: int = 1, **changes: Any) -> list[ProofRequest]:
     """Proven neighbours between these block numbers."""
-    pairs = zip(edges, edges[1:], strict=False)
+    pairs = pairwise(edges)
     return [request(first + i, a, b, Status.COMPLETE, **changes) for i, (a, b) in enumerate(pairs)]
 
 

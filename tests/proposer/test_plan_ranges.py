@@ -8,7 +8,7 @@ from proposer.intents import Plan
 from proposer.plan_ranges import HORIZON, plan_ranges
 from proposer.reasons import Code
 from proposer.requests import Commitments, Failure, Kind, ProofRequest, Status
-from tests.proposer.samples import OURS, THEIRS, ago, aggregation, oracle, request, snapshot
+from tests.proposer.samples import OURS, THEIRS, aggregation, ago, oracle, request, snapshot
 
 
 def plan(*requests: ProofRequest, head: int = 0, finalized: int | None = 30, **more: Any) -> Plan:
@@ -47,7 +47,9 @@ def test_without_the_contract_nothing_is_decided() -> None:
 
 
 def test_what_exists_is_not_planned_again() -> None:
-    made = plan(request(1, 0, 10, Status.PROVING), request(2, 10, 20, Status.COMPLETE), request(3, 20, 30, Status.PARKED))
+    made = plan(
+        request(1, 0, 10, Status.PROVING), request(2, 10, 20, Status.COMPLETE), request(3, 20, 30, Status.PARKED)
+    )
     assert made == Plan()
 
 

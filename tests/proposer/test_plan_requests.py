@@ -79,8 +79,8 @@ def members(*heads: int | None) -> list[ProofRequest]:
     return [request(1 + i, 10 * i, 10 * i + 10, Status.COMPLETE, l1_head=h) for i, h in enumerate(heads)]
 
 
-def agg(id: int = 9, **changes: Any) -> ProofRequest:
-    return aggregation(id, 0, 20, **({"members": (1, 2)} | changes))
+def agg(number: int = 9, **changes: Any) -> ProofRequest:
+    return aggregation(number, 0, 20, **({"members": (1, 2)} | changes))
 
 
 def test_an_aggregation_is_first_anchored_to_the_newest_safe_block() -> None:
@@ -144,7 +144,9 @@ def test_without_the_contract_there_is_no_new_anchor_but_a_stored_one_serves() -
 
 
 def test_one_refused_in_simulation_gets_a_newer_checkpoint() -> None:
-    refused = agg(8, status=Status.FAILED, failure=Failure.REFUSED_IN_SIMULATION, checkpoint=Checkpoint(L1Block(93), b"h"))
+    refused = agg(
+        8, status=Status.FAILED, failure=Failure.REFUSED_IN_SIMULATION, checkpoint=Checkpoint(L1Block(93), b"h")
+    )
     snap = snapshot([*members(80, 90), agg(attempt=2)], attempts_above=[refused])
     assert anchor_floor(snap, agg(attempt=2)) == 94
     assert plan_requests(snap, True, (93,)).checkpoint == ((9, 95),)

@@ -1,7 +1,6 @@
 """The whole policy against a hostile outside: hypothesis chooses what happens, the invariants must hold."""
 
 import itertools
-import os
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -169,10 +168,10 @@ class Policy(RuleBasedStateMachine):
 
 TestPolicy = Policy.TestCase
 TestPolicy.settings = settings(
-    max_examples=int(os.environ.get("EX","60")),
+    max_examples=200,
     stateful_step_count=30,
     deadline=None,
-    derandomize=not os.environ.get("EX"),
+    derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

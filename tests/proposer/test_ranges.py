@@ -15,9 +15,9 @@ def ranges(draw: st.DrawFn, most: int = 30) -> BlockRange:
     return BlockRange(start, draw(st.integers(start + 1, most)))
 
 
-def piece(id: int, start: int, end: int, dearness: int = 0) -> Piece:
+def piece(number: int, start: int, end: int, dearness: int = 0) -> Piece:
     """A proven piece, or with a dearness one that reserves its blocks."""
-    return Piece(id, BlockRange(start, end), dearness, reserved=dearness > 0)
+    return Piece(number, BlockRange(start, end), dearness, reserved=dearness > 0)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (5, 5), (6, 5), (-1, 3)])
@@ -74,7 +74,10 @@ def _all_chains(start: int, coverage: list[Piece], most: int) -> list[list[Piece
     grown = found
     for _ in range(most):
         grown = [
-            [*chain, p] for chain in grown for p in coverage if p.range.start == (chain[-1].range.end if chain else start)
+            [*chain, p]
+            for chain in grown
+            for p in coverage
+            if p.range.start == (chain[-1].range.end if chain else start)
         ]
         found = found + grown
     return found
@@ -85,7 +88,10 @@ def test_the_furthest_chain_is_the_best_of_all(coverage: list[BlockRange], start
     """It reaches furthest with the fewest members, over overlapping coverage with duplicates."""
     pieces = [Piece(i, r, 0, False) for i, r in enumerate([*coverage, *coverage[:2]])]
     chain = furthest_chain(start, pieces, most)
-    assert [start, *(p.range.end for p in chain)] == [*(p.range.start for p in chain), ([start] + [p.range.end for p in chain])[-1]]
+    assert [start, *(p.range.end for p in chain)] == [
+        *(p.range.start for p in chain),
+        ([start] + [p.range.end for p in chain])[-1],
+    ]
     candidates = _all_chains(start, pieces, most)
     best = min((-(c[-1].range.end if c else start), len(c)) for c in candidates)
     assert (-(chain[-1].range.end if chain else start), len(chain)) == best
@@ -140,9 +146,7 @@ def _cheapest(node: int, end: int, pieces: list[Piece]) -> float:
     """Brute force: the least (gap blocks x 1000 + dearness x blocks) from node to end."""
     if node == end:
         return 0
-    costs = [
-        p.dearness * p.range.blocks + _cheapest(p.range.end, end, pieces) for p in pieces if p.range.start == node
-    ]
+    costs = [p.dearness * p.range.blocks + _cheapest(p.range.end, end, pieces) for p in pieces if p.range.start == node]
     step = BlockRange(node, node + 1)
     if not any(p.reserved and p.range.overlaps(step) for p in pieces):
         costs.append(1000 + _cheapest(node + 1, end, pieces))

@@ -134,7 +134,7 @@ STATEMENTS = (
         block_hash BYTEA,
         gas_used BIGINT,
         CONSTRAINT pk_l1_transactions PRIMARY KEY (id),
-        CONSTRAINT ck_l1_transactions_purpose CHECK (purpose IN ('cancel', 'checkpoint', 'propose')),
+        CONSTRAINT ck_l1_transactions_purpose CHECK (purpose IN ('checkpoint', 'propose')),
         CONSTRAINT ck_l1_transactions_status CHECK (status IN ('CONFIRMED', 'DISPLACED', 'MINED', 'PENDING', 'REVERTED')),
         CONSTRAINT ck_l1_transactions_mined_in_block CHECK (status NOT IN ('MINED', 'CONFIRMED', 'REVERTED') OR block_hash IS NOT NULL),
         CONSTRAINT fk_l1_transactions_request_id FOREIGN KEY(request_id) REFERENCES proof_requests (id)
