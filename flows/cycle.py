@@ -146,6 +146,7 @@ async def propose_cycle(
         dry_run: Make and show every decision; request, send and write nothing.
         max_concurrent_witness_gen: Range requests in witness generation, for this cycle instead of the configured cap.
         max_concurrent_proof_requests: Range requests in flight, for this cycle instead of the configured cap.
+
     """
     proposer = current()
     context = FlowRunContext.get()

@@ -124,7 +124,9 @@ class Mirror:
         run_id = UUID(row.run_id) if row.run_id else await self._create(row)
         try:
             if row.run_id is None or any(e.frm is not e.to for e in events):
-                state = run_state(row.request, events[-1].why if events else "")
+                # read after its events: what is shown is never older than what is noted as shown
+                request = await self._proposer.ledger.request(row.request.id)
+                state = run_state(request, events[-1].why if events else "")
                 await within(self._client.set_flow_run_state(run_id, state))
             await within(self._client.create_logs([_log_line(run_id, event) for event in events]))
         except ObjectNotFound:

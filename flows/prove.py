@@ -58,6 +58,7 @@ async def prove(request_id: RequestId) -> State[Any]:
 
     Args:
         request_id: Number of the proof request, as in its run's tags.
+
     """
     proposer = current()
     logger = get_run_logger()

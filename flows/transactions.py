@@ -104,8 +104,10 @@ async def _chain_says(proposer: Proposer, tx: L1Transaction) -> ChainSays:
     """Read the nonce before the receipts: the other way round a transaction mined in between looks displaced."""
     head = await proposer.l1.head()
     mined_nonce = await proposer.l1.nonce(tx.sender)
+    settled = await proposer.l1.block(max(0, head.number - proposer.settings.num_confirmations))
+    settled_nonce = await proposer.l1.nonce(tx.sender, settled) if settled is not None else 0
     receipts = {s.hash: r for s in tx.signed if (r := await proposer.l1.receipt(s.hash)) is not None}
-    return ChainSays(head.number, mined_nonce, receipts)
+    return ChainSays(head.number, mined_nonce, settled_nonce, receipts)
 
 
 async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, receipt: Receipt | None) -> str:

@@ -5,6 +5,7 @@ ProposerError
 │   ├── EndpointDown         nothing was sent, or a read failed: no attempt is charged
 │   ├── RateLimited          as EndpointDown, with the seconds to wait
 │   ├── OutcomeUnknown       a proof request or transaction was cut off before its answer: it may have been paid
+│   ├── LedgerMoved          a row changed between the decision and the write: decide again
 │   ├── ChainMoved           a pinned L1 block is no longer canonical: read again
 │   └── NotLeader            another process holds the leadership: stand by
 ├── FixConfiguration         a person must change a setting
@@ -48,6 +49,10 @@ class OutcomeUnknown(TryAgainLater):
 
 class ChainMoved(TryAgainLater):
     """A pinned L1 block is no longer canonical: read again."""
+
+
+class LedgerMoved(TryAgainLater):
+    """A row changed between the decision and the write: decide again."""
 
 
 class NotLeader(TryAgainLater):

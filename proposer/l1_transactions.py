@@ -82,10 +82,11 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class ChainSays:
-    """One look at the chain: its head, the sender's mined nonce, and the receipts found by hash."""
+    """One look at the chain: its head, the sender's nonce there and under enough blocks, and the receipts by hash."""
 
     head: L1Block
     mined_nonce: int
+    settled_nonce: int
     receipts: Mapping[bytes, Receipt]
 
 
@@ -116,7 +117,8 @@ def next_step(
     """Say what to do about a transaction, or None to wait.
 
     A transaction counts as confirmed when `block + confirmations <= head + 1` (txmgr). A receipt that is gone, or in
-    another block than before, is pending or mined anew.
+    another block than before, is pending or mined anew. A nonce that was used without a receipt of ours counts as
+    displaced only under enough blocks: another node behind the same address may not have the receipt yet.
     """
     receipt = next((chain.receipts[s.hash] for s in tx.signed if s.hash in chain.receipts), None)
     if receipt is not None:
@@ -127,8 +129,10 @@ def next_step(
         return Record(TxStatus.MINED, receipt)
     if tx.status is TxStatus.MINED:
         return Record(TxStatus.PENDING)
-    if chain.mined_nonce > tx.nonce:
+    if chain.settled_nonce > tx.nonce:
         return Record(TxStatus.DISPLACED)
+    if chain.mined_nonce > tx.nonce:
+        return None
     if now - tx.signed[-1].at >= resubmission_timeout:
         return Bump()
     return Rebroadcast()

@@ -7,6 +7,7 @@ from proposer.intents import Move, Plan
 from proposer.ranges import BlockRange, Piece, cut, tile
 from proposer.reasons import Code, Reason
 from proposer.requests import Commitments, Failure, Kind, NewRequest, ProofRequest, Status
+from proposer.retry import MAX_UNKNOWN_OUTCOMES
 from proposer.snapshot import Snapshot
 
 HORIZON = 1000
@@ -31,7 +32,7 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
     moved = {move.request for move in moves}
     pieces = [
         *(
-            Piece(r.id, r.range, _DEARNESS[r.status], reserved=True)
+            Piece(r.id, r.range, _DEARNESS[r.status], reserved=r.status is not Status.UNREQ)
             for r in snapshot.open_ranges()
             if r.id not in moved
         ),
@@ -94,9 +95,11 @@ def _cut_gaps(
 ) -> Iterable[BlockRange]:
     size = snapshot.settings.max_block_range
     for gap in gaps:
-        pieces = cut(gap, size)
+        if gap.start >= tip:
+            return  # beyond the horizon
+        pieces = cut(BlockRange(gap.start, min(gap.end, tip)), size)
         last = pieces[-1]
-        if gap.end == tip and last.blocks < size and not _tail_is_due(snapshot, last, head, reasons):
+        if gap.end >= tip and last.blocks < size and not _tail_is_due(snapshot, last, head, reasons):
             pieces.pop()
         yield from pieces
 
@@ -161,17 +164,19 @@ def _ended_by(moves: Iterable[Move], snapshot: Snapshot) -> Iterable[ProofReques
 
 def _new(snapshot: Snapshot, over: BlockRange, commitments: Commitments, ended: Iterable[ProofRequest]) -> NewRequest:
     before = [
-        r.attempt
+        r
         for r in ended
         if r.kind is Kind.RANGE and r.range.overlaps(over) and _bound_to(r.commitments) == _bound_to(commitments)
     ]
-    attempt = max(before, default=1)
-    parked = attempt > snapshot.settings.max_attempts
+    attempt = max((r.attempt for r in before), default=1)
+    unknown = max((r.unknown_outcomes for r in before), default=0)
+    parked = attempt > snapshot.settings.max_attempts or unknown > MAX_UNKNOWN_OUTCOMES
     return NewRequest(
         kind=Kind.RANGE,
         range=over,
         attempt=attempt,
         commitments=commitments,
         status=Status.PARKED if parked else Status.UNREQ,
+        unknown_outcomes=unknown,
         why="out of attempts over these blocks" if parked else "finalized and not yet proven",
     )

@@ -61,7 +61,8 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = MappingProxyType(
         ),
         Status.PROVING: frozenset({Status.COMPLETE, Status.FAILED, Status.PARKED, Status.CANCELLED}),
         # to COMPLETE: what was paid for before the operator parked it may still arrive
-        Status.PARKED: frozenset({Status.UNREQ, Status.COMPLETE, Status.CANCELLED}),
+        # to PROVING: taken up again with a prover id, it is looked at, not asked and paid for anew
+        Status.PARKED: frozenset({Status.UNREQ, Status.PROVING, Status.COMPLETE, Status.CANCELLED}),
         Status.COMPLETE: frozenset({Status.RELAYED, Status.FAILED, Status.CANCELLED}),
         # deleteL2Outputs and reorgs rewind the contract's head
         Status.RELAYED: frozenset({Status.COMPLETE}),

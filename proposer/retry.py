@@ -12,6 +12,9 @@ from typing import assert_never
 from proposer.ranges import BlockRange
 from proposer.requests import Failure, Kind, NewRequest, ProofRequest, Status
 
+MAX_UNKNOWN_OUTCOMES = 1
+"""How often the same blocks are asked for again although an answer was lost and may have been paid."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -57,7 +60,7 @@ def successors(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now:
             return [_parked(failed, failure, now, "block cannot be executed by the program")]
         case Failure.CANCELLED_BY_OPERATOR | Failure.SUPERSEDED:
             return []
-        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT if failed.unknown_outcomes >= 1:
+        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT if failed.unknown_outcomes >= MAX_UNKNOWN_OUTCOMES:
             return [
                 _parked(failed, failure, now, f"{failure.value} twice: it may have been paid twice already", unknown=1)
             ]

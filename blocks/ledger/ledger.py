@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.errors import ExclusionViolation, UniqueViolation
 from sqlalchemy import Row, and_, func, make_url, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -20,7 +21,7 @@ from blocks.ledger.migrate import migrate
 from blocks.ledger.rows import request_from, select_requests, select_signed, select_transactions, transaction_from
 from blocks.ledger.tables import identity, l1_transactions, marks, proof_requests, proofs, request_events
 from blocks.ledger.writer import Writer
-from proposer.errors import EndpointDown, FixConfiguration, UnknownRequest, WrongLedger
+from proposer.errors import EndpointDown, FixConfiguration, LedgerMoved, UnknownRequest, WrongLedger
 from proposer.l1_transactions import UNSETTLED, L1Transaction, Purpose, TxStatus
 from proposer.polling import Usual
 from proposer.requests import IN_FLIGHT, OPEN, Failure, Kind, ProofRequest, Status
@@ -150,6 +151,10 @@ class Ledger:
                 yield connection
         except (OperationalError, PoolTimeoutError, OSError, TimeoutError) as error:
             raise EndpointDown(f"the ledger's database cannot be reached or hung up: {_brief(error)}") from error
+        except IntegrityError as error:
+            if not isinstance(error.orig, ExclusionViolation | UniqueViolation):
+                raise
+            raise LedgerMoved(f"the ledger changed meanwhile; it is decided anew: {_brief(error)}") from error
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise EndpointDown(f"the ledger's database hung up: {_brief(error)}") from error

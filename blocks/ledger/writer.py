@@ -173,7 +173,11 @@ class Writer:
         )
 
     async def take_up(self, request_id: int, why: str) -> bool:
-        """A person takes a request up by hand: parked or waiting, it is due at once."""
+        """Take a request up by hand: parked or waiting, it is due at once; one with a prover id is looked at."""
+        paid = select(_r.prover_request_id.is_not(None)).where(_r.id == request_id)
+        if (await self._connection.execute(paid)).scalar_one_or_none():
+            look_at_once = {"next_poll_at": func.now(), "failure": None}
+            return await self._move(request_id, Status.PARKED, Status.PROVING, why, look_at_once)
         now_due: dict[str, Any] = {"next_attempt_at": func.now()}
         if await self._move(request_id, Status.PARKED, Status.UNREQ, why, now_due | {"failure": None}):
             return True

@@ -40,6 +40,8 @@ async def _start(
     proposer = cycle.proposer
     if request.kind is Kind.AGG and not await _anchored(cycle, snapshot, request, stored):
         return
+    if request.id in proposer.witnesses:
+        return  # parked and taken up again while its first request still waits for the answer, which counts
     proposer.must_lead()
     async with proposer.write() as writer:
         claimed = await writer.claim(request.id, cycle.run_id)

@@ -33,6 +33,7 @@ class SessionServer:
 
     def __init__(self, home: Path) -> None:
         self.port = free_port()
+        self.log_file = home / "prefect" / "server.log"
         self._server = PrefectServer(home, self.port)
         self._environment = {**plain_environment(home), "PREFECT_HOME": str(home / "prefect"), **SERVICES}
 
@@ -76,6 +77,7 @@ def prefect_server() -> Iterator[SessionServer]:
         server.start()
         yield server
         server.stop()
+        sys.stdout.write(server.log_file.read_text(encoding="utf-8", errors="replace")[-3000:])
 
 
 @pytest_asyncio.fixture
@@ -133,10 +135,10 @@ def up(tmp_path: Path, database_url: str, prefect_server: SessionServer, prefect
     yield start
     for one in started:
         one.kill()
-        for secret in ("PRIVATE_KEY", "DATABASE_URL"):
-            assert one.environment.get(secret, "not set").removeprefix("0x") not in one.output, f"{secret} was printed"
+        for name in ("PRIVATE_KEY", "DATABASE_URL"):
+            assert one.environment.get(name, "not set").removeprefix("0x") not in one.output, f"{name} was printed"
         said = [line for line in one.output.splitlines() if "Finished in state Completed" not in line]
-        print(f"--- {one.output_file.name}:", *said[-60:], sep="\n")
+        sys.stdout.write("\n".join([f"--- {one.output_file.name}:", *said[-60:], ""]))
 
 
 @pytest.fixture
@@ -146,7 +148,13 @@ def prefect_cli(tmp_path: Path, prefect_server: SessionServer) -> Callable[..., 
     def run(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         environment = plain_environment(tmp_path / "cli") | {"PREFECT_API_URL": prefect_server.api_url}
         return subprocess.run(
-            [PREFECT, *arguments], env=environment, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
+            [PREFECT, *arguments],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
 
     return run

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
-from sqlalchemy.exc import IntegrityError
 
 from blocks.ledger import Ledger
 from blocks.ledger.tables import proof_requests
-from proposer.errors import IllegalTransition, UnknownRequest
+from proposer.errors import IllegalTransition, LedgerMoved, UnknownRequest
 from proposer.fees import Fees
 from proposer.intents import Move, Plan
 from proposer.l1_transactions import Purpose, Receipt, TxStatus
@@ -228,7 +227,7 @@ async def test_a_successor_that_overlaps_rolls_everything_back(ledger: Ledger, e
     """The attempt is not failed without what carries on."""
     await insert(ledger, epoch, new(300, 600))
     before = await force(ledger, request_id, Status.PROVING)
-    with pytest.raises(IntegrityError, match="open_ranges_do_not_overlap"):
+    with pytest.raises(LedgerMoved, match="open_ranges_do_not_overlap"):
         async with ledger.write(epoch) as writer:
             await writer.fail(before, Failure.UNEXECUTABLE, "no", [new(0, 150), new(150, 301)], poll=False)
     assert (await ledger.request(request_id)).status is Status.PROVING
@@ -254,7 +253,7 @@ async def test_a_plan_is_one_transaction(ledger: Ledger, epoch: int, request_id:
     plan = Plan((cancel,), (new(100, 300), new(300, 600)))
     async with ledger.write(epoch) as writer:
         await writer.claim(request_id, None)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(LedgerMoved):
         async with ledger.write(epoch) as writer:
             await writer.apply(plan)
     assert len((await ledger.view(0)).requests) == 1
@@ -277,14 +276,28 @@ async def test_a_postponed_request_is_charged_nothing(ledger: Ledger, epoch: int
 async def test_a_person_takes_a_request_up(ledger: Ledger, epoch: int, request_id: int) -> None:
     """Parked or backing off, it is due at once; one under way is left alone."""
     later = await ledger.now() + timedelta(hours=1)
-    for status, taken in ((Status.PARKED, True), (Status.UNREQ, True), (Status.PROVING, False)):
-        await force(ledger, request_id, status, next_attempt_at=later)
+    for status in (Status.PARKED, Status.UNREQ):
+        await force(ledger, request_id, status, next_attempt_at=later, prover_request_id=None)
         async with ledger.write(epoch) as writer:
-            assert await writer.take_up(request_id, "by hand") is taken
+            assert await writer.take_up(request_id, "by hand")
         row = await ledger.request(request_id)
-        assert row.status is (Status.UNREQ if taken else status)
+        assert row.status is Status.UNREQ
         assert row.next_attempt_at is not None
-        assert (row.next_attempt_at < later) is taken
+        assert row.next_attempt_at < later
+    await force(ledger, request_id, Status.WITNESSGEN)
+    async with ledger.write(epoch) as writer:
+        assert not await writer.take_up(request_id, "by hand")
+
+
+async def test_a_parked_request_that_was_paid_is_looked_at_not_asked_again(
+    ledger: Ledger, epoch: int, request_id: int
+) -> None:
+    """Taken up by hand it is proving under the id that it has."""
+    await force(ledger, request_id, Status.PARKED, prover_request_id="ab" * 32)
+    async with ledger.write(epoch) as writer:
+        assert await writer.take_up(request_id, "by hand")
+    (row,) = await ledger.due_for_a_look()
+    assert (row.status, row.prover_id) == (Status.PROVING, "ab" * 32)
 
 
 async def test_an_aggregation_is_anchored_before_it_is_requested(ledger: Ledger, epoch: int) -> None:
@@ -377,10 +390,11 @@ async def test_proofs_come_in_the_order_asked_and_are_pruned_once_relayed(ledger
     with pytest.raises(UnknownRequest, match=rf"\[{three}\]"):
         await ledger.proofs([one, three])
     async with ledger.write(epoch) as writer:
-        assert await writer.prune_proofs(600) == 0
+        assert await writer.prune_proofs(0) == 0
         await writer.move(Move(one, Status.COMPLETE, Status.RELAYED, "settled"))
-        assert await writer.prune_proofs(299) == 0
-        assert await writer.prune_proofs(600) == 1
+    async with ledger.write(epoch) as writer:
+        assert await writer.prune_proofs(3600) == 0
+        assert await writer.prune_proofs(0) == 1
     with pytest.raises(UnknownRequest):
         await ledger.proofs([one])
     assert (await ledger.request(one)).proof_digest is not None
@@ -444,7 +458,7 @@ async def test_a_displaced_nonce_can_be_used_again(ledger: Ledger, epoch: int) -
             )
 
     first = await journal(b"1")
-    with pytest.raises(IntegrityError, match="one_live_transaction_per_nonce"):
+    with pytest.raises(LedgerMoved, match="one_live_transaction_per_nonce"):
         await journal(b"2")
     async with ledger.write(epoch) as writer:
         await writer.record(first, TxStatus.DISPLACED, None)

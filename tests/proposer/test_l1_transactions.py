@@ -26,9 +26,9 @@ def receipt(tx_hash: bytes = OLD, block: int = 100, block_hash: bytes = BLOCK, *
     return Receipt(tx_hash, L1Block(block), block_hash, succeeded, 50_000)
 
 
-def chain(*receipts: Receipt, head: int = 100, mined_nonce: int = 7) -> ChainSays:
+def chain(*receipts: Receipt, head: int = 100, mined_nonce: int = 7, settled_nonce: int = 7) -> ChainSays:
     """The chain at `head`; the transaction of every test has nonce 7."""
-    return ChainSays(L1Block(head), mined_nonce, {r.hash: r for r in receipts})
+    return ChainSays(L1Block(head), mined_nonce, settled_nonce, {r.hash: r for r in receipts})
 
 
 PENDING = transaction()
@@ -73,8 +73,13 @@ LIFE: dict[str, tuple[L1Transaction, ChainSays, Step | None]] = {
         chain(receipt(block_hash=SIBLING), head=105),
         Record(TxStatus.MINED, receipt(block_hash=SIBLING)),
     ),
-    "its nonce used by none of our hashes": (PENDING, chain(mined_nonce=8), Record(TxStatus.DISPLACED)),
-    "its nonce used although a bump was due": (LATE, chain(mined_nonce=8), Record(TxStatus.DISPLACED)),
+    "its nonce used by none of our hashes": (
+        PENDING,
+        chain(mined_nonce=8, settled_nonce=8),
+        Record(TxStatus.DISPLACED),
+    ),
+    "its nonce used just now, the receipt may lag": (PENDING, chain(mined_nonce=8), None),
+    "its nonce used although a bump was due: no bump": (LATE, chain(mined_nonce=8), None),
     "an earlier nonce is still missing": (PENDING, chain(mined_nonce=5), Rebroadcast()),
     "lost in a reorg and its nonce used: first pending": (MINED, chain(mined_nonce=8), Record(TxStatus.PENDING)),
     "a receipt of another transaction": (PENDING, chain(receipt(NEW)), Rebroadcast()),
