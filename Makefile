@@ -9,11 +9,11 @@ STAMP := $(VENV)/.installed
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-# pip checks every package against the lock's hashes; the bytecode is compiled once, for imports twice as fast
+# The lock is complete, so pip resolves nothing; it checks every package against its hash
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m compileall -q $(VENV)/lib -j 2 || true
 	$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "op_succinct_proposer.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	printf '#!%s\nfrom deployments.cli import app\napp()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/proposer && chmod +x $(BIN)/proposer
