@@ -69,5 +69,8 @@ class Claim:
     async def release(self) -> None:
         """Let go, so that a standby takes over at once."""
         self._valid_until = 0.0
-        async with self._ledger.connect() as connection:
-            await leadership.release(connection, self.epoch)
+        try:
+            async with self._ledger.connect() as connection:
+                await leadership.release(connection, self.epoch)
+        except EndpointDown as error:
+            log.warning("the leadership is not released, it runs out by itself: %s", error)

@@ -20,6 +20,8 @@ app = typer.Typer(
     help="Proposer for OP Succinct rollups.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 EnvFile = Annotated[
     Path | None, typer.Option(help="File with NAME=value lines; what is set in the environment itself comes first.")
 ]
@@ -68,16 +70,23 @@ def demo(
 
 
 def _environment(env_file: Path | None) -> Environment:
-    _log_to_stderr()
     values: dict[str, str] = {}
     if env_file is not None:
         if not env_file.is_file():
             _refuse([f"--env-file: {env_file} does not exist; create it or leave the option out"])
-        values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+        try:
+            values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+        except (OSError, UnicodeDecodeError) as error:
+            _refuse([f"--env-file: {env_file} cannot be read as text ({type(error).__name__}): check the file"])
+    values |= {name: value for name, value in os.environ.items() if value.strip()}
+    problems = _log_to_stderr(values.get("LOG_LEVEL", "INFO").strip())
     try:
-        return read_environment(values | dict(os.environ))
+        environment = read_environment(values)
     except InvalidSettings as error:
-        _refuse(error.problems)
+        _refuse([*problems, *error.problems])
+    if problems:
+        _refuse(problems)
+    return environment
 
 
 def _point_prefect_at(environment: Environment) -> None:
@@ -129,13 +138,17 @@ def _refuse(problems: Sequence[str]) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str) -> list[str]:
+    """Log the proposer's own lines; return what is wrong with the level."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger("proposer")
     root.addHandler(handler)
-    root.setLevel(os.environ.get("LOG_LEVEL", "INFO").upper())
     root.propagate = False
+    if level.upper() not in LEVELS:
+        return [f"LOG_LEVEL: {level!r} is not a level; set it to one of {', '.join(LEVELS)}"]
+    root.setLevel(level.upper())
+    return []
 
 
 if __name__ == "__main__":

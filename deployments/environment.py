@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
-from proposer.errors import InvalidSettings
+from blocks.http import Endpoint, endpoints
+from blocks.ledger.ledger import async_url
+from proposer.errors import FixConfiguration, InvalidSettings
 from proposer.settings import ProposerSettings
 
 IGNORED = {
@@ -68,13 +70,16 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
-    if database_url and urlsplit(database_url).scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
-        problems.append("DATABASE_URL: must begin with postgresql://: the ledger runs on PostgreSQL only")
+    try:
+        async_url(database_url or "postgresql://")
+    except FixConfiguration as error:
+        problems.append(str(error).replace("DATABASE_URL", "DATABASE_URL:", 1))
+    home = _home(names, problems)
     if settings is None or problems:
         raise InvalidSettings(problems)
     return Environment(
         name="proposer",
-        home=Path(names.get("PROPOSER_HOME") or "~/.proposer").expanduser().resolve(),
+        home=home,
         settings=settings,
         l1_rpc=SecretStr(l1_rpc),
         node_rpc=SecretStr(node_rpc),
@@ -103,7 +108,10 @@ def client_environment(environment: Environment) -> dict[str, str]:
 
 
 def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    """Resolve `NAME_FILE` for names that hold secrets; an empty value counts as not set."""
+    """Resolve `NAME_FILE` for names that hold secrets; an empty value counts as not set.
+
+    No path is shown: it may be the secret itself, set under the wrong name.
+    """
     names = {name: value.strip() for name, value in values.items() if value.strip()}
     for name in _SECRETS:
         path = names.get(f"{name}_FILE")
@@ -115,8 +123,22 @@ def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str
         try:
             names[name] = Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
-            problems.append(f"{name}_FILE: {path} cannot be read ({os.strerror(error.errno or 0)}): check the path")
+            problems.append(f"{name}_FILE: cannot be read ({os.strerror(error.errno or 0)}): check the path")
+        except ValueError:  # not UTF-8, or a path that cannot be one; the error quotes the content
+            problems.append(f"{name}_FILE: not a text file: check the path")
+        else:
+            if not names[name]:
+                problems.append(f"{name}_FILE: the file is empty: write the value into it, or unset {name}_FILE")
     return names
+
+
+def _home(names: Mapping[str, str], problems: list[str]) -> Path:
+    value = names.get("PROPOSER_HOME", "~/.proposer")
+    try:
+        return Path(value).expanduser().resolve()
+    except (RuntimeError, ValueError, OSError):  # an unknown ~user, no home folder at all, a NUL byte, a link loop
+        problems.append(f"PROPOSER_HOME: {value!r} is not a folder's path; set it to an absolute path")
+        return Path()
 
 
 def _settings(names: Mapping[str, str], problems: list[str]) -> ProposerSettings | None:
@@ -136,11 +158,13 @@ def _urls(names: Mapping[str, str], name: str, problems: list[str], what: str, *
     if value is None:
         problems.append(f"{name}: not set; set it to {what}")
         return ""
-    for url in [value] if name == "OP_SUCCINCT_SERVER_URL" else value.split(","):
-        parts = urlsplit(url.strip())
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            problems.append(f"{name}: not an http(s) address; write it as https://host[:port][/path]")
-            break
+    try:
+        if name == "OP_SUCCINCT_SERVER_URL" and "," in value:
+            problems.append(f"{name}: names several servers; set it to one, because each knows only its own proofs")
+        else:
+            endpoints(value, name)
+    except InvalidSettings:
+        problems.append(f"{name}: not an http(s) address; write it as https://host[:port][/path]")
     return value
 
 
@@ -152,7 +176,7 @@ def _address(names: Mapping[str, str], problems: list[str]) -> str:
     if value is None:
         problems.append(f"L2OO_ADDRESS: not set; {remedy}")
     elif not _ADDRESS.fullmatch(value):
-        problems.append(f"L2OO_ADDRESS: {value!r} is not an address; {remedy}")
+        problems.append(f"L2OO_ADDRESS: not an address; {remedy}")  # not shown: it may be the key, mixed up
     elif is_checksum_formatted_address(value) and not is_checksum_address(value):
         problems.append(f"L2OO_ADDRESS: {value} has a wrong checksum, a digit is mistyped; {remedy}")
     elif int(value, 16) == 0:
@@ -173,7 +197,7 @@ def _key(names: Mapping[str, str], problems: list[str]) -> str:
 
 def _port(names: Mapping[str, str], problems: list[str]) -> int:
     value = names.get("PREFECT_SERVER_API_PORT", "4200")
-    if value.isdecimal() and 0 < int(value) < 65536:
+    if value.isdecimal() and len(value) <= 5 and 0 < int(value) < 65536:
         return int(value)
     problems.append(f"PREFECT_SERVER_API_PORT: {value!r} is not a port; set it to a number from 1 to 65535")
     return 0
@@ -181,10 +205,16 @@ def _port(names: Mapping[str, str], problems: list[str]) -> int:
 
 def _prefect(names: Mapping[str, str], problems: list[str]) -> None:
     """Prefect's API hands the secrets of its blocks to whoever reaches it."""
-    host = urlsplit(names.get("PREFECT_API_URL", "")).hostname
-    if host is None or host == "localhost" or host.startswith("127.") or host == "::1":
+    url = names.get("PREFECT_API_URL")
+    if url is None:
         return
-    if not any(name in names for name in _PREFECT_CREDENTIALS):
+    try:
+        here = Endpoint(url, "PREFECT_API_URL").is_local
+        host = urlsplit(url).hostname
+    except InvalidSettings:
+        problems.append("PREFECT_API_URL: not an http(s) address; write it as http://host:port/api")
+        return
+    if not here and not any(name in names for name in _PREFECT_CREDENTIALS):
         problems.append(
             f"PREFECT_API_URL: {host} is not this machine and is used without authentication, so anyone who reaches it "
             "can read the proposer's secrets; set PREFECT_API_AUTH_STRING here and PREFECT_SERVER_API_AUTH_STRING there"

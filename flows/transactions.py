@@ -50,7 +50,8 @@ async def _send(
     if unmined:
         return _busy(unmined[0])
     to = proposer.oracle.address
-    await proposer.l1.call(to, calldata, None, sender=signer.address)
+    # the estimate is the simulation, in the next block's state: eth_call runs in the latest block, which cannot see the
+    # hash of itself that a checkpoint may ask for
     estimate = await proposer.l1.estimate_gas({"from": signer.address, "to": to, "data": calldata})
     gas = int(estimate * GAS_MARGIN)
     fees = proposer.settings.fee_policy.suggest(*await proposer.l1.fee_suggestion())

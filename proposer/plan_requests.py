@@ -10,6 +10,8 @@ from proposer.snapshot import Snapshot
 
 CHECKPOINT_WINDOW = 256
 """L1 blocks whose hash the contract can still look up (`blockhash`); a stored checkpoint does not expire."""
+BLOCKS_ON_DEMAND_SECONDS = 30
+"""Age of the L1 head from which the chain counts as one that makes a block only for a transaction (a local devnet)."""
 CHECKPOINT_MARGIN = 64
 """L1 blocks of that window kept in reserve for the transaction to be mined in."""
 
@@ -106,7 +108,8 @@ def _anchor(snapshot: Snapshot, floor: int) -> int | Reason:
             "It goes on by itself when L1 is back.",
         )
     anchor = max(floor, oracle.safe or 0)
-    if anchor >= oracle.at.number:
+    on_demand = snapshot.now.timestamp() - oracle.at.timestamp > BLOCKS_ON_DEMAND_SECONDS
+    if anchor > oracle.at.number or (anchor == oracle.at.number and not on_demand):
         return Reason(
             Code.CHECKPOINT_PENDING,
             f"The L1 block {anchor} to anchor the next aggregation to is the newest one.",

@@ -30,7 +30,7 @@ def _matters(request: ProofRequest) -> bool:
 
 async def _claim_root(cycle: Cycle, request: ProofRequest) -> Reason | None:
     try:
-        output = await cycle.proposer.node.output_at_block(request.range.end)
+        root = await cycle.proposer.node.output_root(request.range.end)
     except ProposerError as error:
         return Reason(
             Code.ROOT_UNKNOWN,
@@ -39,5 +39,5 @@ async def _claim_root(cycle: Cycle, request: ProofRequest) -> Reason | None:
             {"request": request.id},
         )
     async with cycle.proposer.write() as writer:
-        await writer.output_root(request.id, output.root)
+        await writer.output_root(request.id, root)
     return None

@@ -92,15 +92,15 @@ async def _oracle(proposer: Proposer) -> OracleView:
 
 async def _node(proposer: Proposer) -> NodeView:
     status = await proposer.node.sync_status()
-    return NodeView(finalized=status.finalized_l2.number, unsafe=status.unsafe_l2.number, root_at_head=None)
+    return NodeView(finalized=status.finalized, unsafe=status.unsafe, root_at_head=None)
 
 
 async def _with_root(proposer: Proposer, node: NodeView, oracle: OracleView) -> NodeView:
     """Add the node's root at the contract head; a node that does not have the block yet is behind, not wrong."""
     if node.finalized < oracle.latest_block:
         return node
-    output = await proposer.node.output_at_block(oracle.latest_block)
-    return NodeView(finalized=node.finalized, unsafe=node.unsafe, root_at_head=output.root)
+    root = await proposer.node.output_root(oracle.latest_block)
+    return NodeView(finalized=node.finalized, unsafe=node.unsafe, root_at_head=root)
 
 
 async def _server(proposer: Proposer) -> ServerView:

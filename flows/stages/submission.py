@@ -1,6 +1,7 @@
 """Stage 6, SubmitAggProofs: tend what is under way, then propose the best aggregation."""
 
 from blocks.output_oracle import encode_propose
+from blocks.rpc import RpcError
 from flows.context import Cycle
 from flows.report import StageReport
 from flows.transactions import send, tend
@@ -71,10 +72,10 @@ async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) ->
 
 
 async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | None:
-    """The node's root must be the planned one. A node that is away blocks nothing: the proof fixes the root."""
+    """The node's root must be the planned one. A node that is away, or has not got the block, blocks nothing."""
     try:
-        output = await cycle.proposer.node.output_at_block(request.range.end)
-    except EndpointDown:
+        root = await cycle.proposer.node.output_root(request.range.end)
+    except (EndpointDown, RpcError):
         return None
     except ProposerError as error:
         return Reason(
@@ -83,7 +84,7 @@ async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | No
             "Nothing is proposed until it can. Check the node.",
             {"request": request.id},
         )
-    if output.root == request.output_root:
+    if root == request.output_root:
         return None
     assert request.output_root is not None  # checked by the caller
     return Reason(
@@ -92,7 +93,7 @@ async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | No
         "planned.",
         "Nothing is proposed. Find out whether the node is on a fork; if the chain itself was reorganised, cancel the "
         "aggregation and its ranges.",
-        {"request": request.id, "planned": request.output_root.hex(), "node": output.root.hex()},
+        {"request": request.id, "planned": request.output_root.hex(), "node": root.hex()},
     )
 
 

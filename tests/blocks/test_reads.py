@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks.l1 import L1Chain, Sent
-from blocks.op_node import OpNode, RollupConfig
+from blocks.op_node import OpNode, RollupConfig, SyncStatus
 from blocks.output_oracle import SELECTORS, L2OutputOracle, encode_checkpoint, encode_propose
 from blocks.reverts import WITHOUT_DATA, decode, reverted
 from blocks.rpc import RpcError
@@ -27,7 +27,7 @@ from proposer.errors import (
     WrongChain,
 )
 from proposer.snapshot import L1Ref
-from proposer.units import L1Block
+from proposer.units import L1Block, L2Block
 from tests.blocks.loopback import KEY, Say, Server
 
 H = "0x" + "33" * 32
@@ -43,15 +43,15 @@ def output(**changed: Any) -> dict[str, Any]:
 
 
 async def test_output_roots_are_checked(server: Server) -> None:
-    """The golden root passes; a wrong version, block or root names its field."""
+    """A wrong version or block, or a root that is none, names its field."""
     said = output()
     server.rpc(lambda method, params: said)
     async with OpNode(urls=server.url) as node:
-        assert (await node.output_at_block(7)).root.hex() == ROOT[2:]
-        for field, value in {"version": H, "blockRef": {"number": 8, "hash": H}, "outputRoot": H}.items():
+        assert (await node.output_root(7)).hex() == ROOT[2:]
+        for field, value in {"version": H, "blockRef": {"number": 8, "hash": H}, "outputRoot": "0x"}.items():
             said = output(**{field: value})
             with pytest.raises(BadReply, match=field):
-                await node.output_at_block(7)
+                await node.output_root(7)
 
 
 async def test_sync_status_and_config(server: Server) -> None:
@@ -62,8 +62,10 @@ async def test_sync_status_and_config(server: Server) -> None:
     config = {"l1_chain_id": 1, "l2_chain_id": 10, "block_time": 2}
     server.rpc(lambda method, params: status if method == "optimism_syncStatus" else config)
     async with OpNode(urls=server.plain) as node:
-        assert (await node.sync_status()).finalized_l2.number == 4
-        assert await node.rollup_config() == RollupConfig(1, 10, 2)
+        assert await node.sync_status() == SyncStatus(L2Block(4), L2Block(9))
+        assert await node.rollup_config() == RollupConfig(1, 10)
+        del config["l1_chain_id"]
+        assert await node.rollup_config() == RollupConfig(None, 10)
         status["finalized_l2"] = {"number": "0x4"}
         with pytest.raises(BadReply, match=r"finalized_l2\.number"):
             await node.sync_status()

@@ -45,7 +45,7 @@ def aggregation(number: int, start: int, end: int, status: Status = Status.UNREQ
 def oracle(head: int = 0, **changes: Any) -> OracleView:
     """The contract at L1 block 100, with nothing in the way."""
     values: dict[str, Any] = {
-        "at": L1Ref(L1Block(100), b"\x64" * 32, 1_700_000_000),
+        "at": L1Ref(L1Block(100), b"\x64" * 32, int(NOW.timestamp())),
         "safe": L1Block(95),
         "latest_root": ROOT,
         "submission_interval": 1,

@@ -1,0 +1,95 @@
+"""The process dies, stops or is replaced: nothing is lost, nothing is asked twice, work goes on soon."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from infra.devnet import ProverTiming
+from tests.acceptance.conftest import StartDevnet, StartUp
+from tests.acceptance.helpers import Ledger, Prefect, Up, eventually, settled
+
+
+async def _next_event(rows: Ledger, after: int, up: Up, seconds: float) -> float:
+    """Wait for the ledger to go on; return the seconds it took."""
+    started = time.monotonic()
+
+    async def look() -> bool:
+        (row,) = rows.query("SELECT coalesce(max(id), 0) AS last FROM request_events")
+        return row["last"] > after
+
+    await eventually("the ledger goes on", look, seconds=seconds, alive=up)
+    return time.monotonic() - started
+
+
+def _last_event(rows: Ledger) -> int:
+    (row,) = rows.query("SELECT max(id) AS last FROM request_events")
+    last: int = row["last"]
+    return last
+
+
+async def test_after_a_kill_proofs_are_taken_up_by_their_ids(
+    start_devnet: StartDevnet, up: StartUp, prefect: Prefect, rows: Ledger
+) -> None:
+    """Killed while two ranges are proven: work goes on within 15 s of the restart, and nothing is asked again."""
+    devnet = await start_devnet(timing=ProverTiming(0.2, 3.0, 0.2, 0.4))
+    one = up(devnet)
+    proving = await rows.having("status = 'PROVING'", at_least=2, alive=one)
+    one.kill()
+    last = _last_event(rows)
+    one.start()
+    assert await _next_event(rows, last, one, 15) < 15
+    await settled(devnet, 1100, one)
+    ids = {row["id"]: row["prover_request_id"] for row in proving}
+    assert {row["id"]: row["prover_request_id"] for row in rows.requests("kind = 'RANGE'")} == ids
+    assert [event["event"] for event in devnet.prover.log.events if event["kind"] == "range"].count("post") == 2
+    await prefect.equal(rows)
+
+
+async def test_sigterm_drains(start_devnet: StartDevnet, up: StartUp, rows: Ledger, prefect: Prefect) -> None:
+    """What was asked is answered and written down before the end; nothing new is asked; the exit is clean."""
+    devnet = await start_devnet(timing=ProverTiming(2.0, 2.0, 0.2, 0.4))
+    one = up(devnet)
+    await rows.having("status = 'WITNESSGEN'", at_least=2, alive=one)
+    started = time.monotonic()
+    assert await one.terminate() == 0
+    assert time.monotonic() - started < 8
+    assert [row["status"] for row in rows.requests()] == ["PROVING", "PROVING"]
+    assert [event["event"] for event in devnet.prover.log.events].count("answered") == 2
+    await prefect.equal(rows, seconds=1)
+    left = await asyncio.to_thread(_processes_of, one)
+    assert left == []
+    for run in await prefect.cycles():
+        assert run["state"]["type"] == "COMPLETED", run["state"]
+
+
+def _processes_of(up: Up) -> list[str]:
+    """Return the command lines of processes that live in the instance's home."""
+    marker = f"PROPOSER_HOME={up.home}\0".encode()
+    found: list[str] = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and marker in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+async def test_a_standby_takes_over(start_devnet: StartDevnet, up: StartUp, rows: Ledger) -> None:
+    """A second process on the same ledger stands by; after kill -9 of the first it goes on within 15 s."""
+    devnet = await start_devnet(timing=ProverTiming(0.2, 3.0, 0.2, 0.4))
+    first = up(devnet, "first")
+    await first.says("leading with epoch 1")
+    second = up(devnet, "second")
+    await second.says("leads: standing by")
+    await settled(devnet, 1100, first)
+    devnet.l2.advance_to(1200)
+    await rows.having("status = 'PROVING'", at_least=2, alive=first)
+    first.kill()
+    last = _last_event(rows)
+    assert await _next_event(rows, last, second, 15) < 15
+    await settled(devnet, 1200, second)
+    assert "leading with epoch 2" in second.output
+    posts = [event for event in devnet.prover.log.events if event["event"] == "post" and event["kind"] == "range"]
+    assert len(posts) == 4, "nothing was asked twice"
+    assert await second.terminate() == 0

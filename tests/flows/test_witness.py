@@ -1,0 +1,102 @@
+"""What becomes of one request to the server: each way it can end, as rows of the ledger."""
+
+import pytest
+
+from infra.devnet import Devnet, Fault, FaultPlan
+from proposer.requests import Failure, Status
+from tests.flows.conftest import MakeProposer, StartDevnet, answered, cycle, due_now, every_request, until
+
+
+async def _one_range(start_devnet: StartDevnet, *rules: Fault) -> Devnet:
+    return await start_devnet(l2_initial_finalized=1100, faults=FaultPlan(rules=rules), submission_interval=100)
+
+
+async def test_an_accepted_request_is_proving_with_its_id_and_l1_head(
+    devnet: Devnet, make_proposer: MakeProposer
+) -> None:
+    """The id is in the row, and the L1 head that no proof can lie above."""
+    proposer = await make_proposer(devnet)
+    await cycle(proposer)
+    await answered(proposer)
+    paid = {event["proof_id"] for event in devnet.prover.log.of("paid")}
+    requests = await every_request(proposer)
+    assert {r.prover_id for r in requests} == paid
+    assert all(r.l1_head for r in requests)
+
+
+@pytest.mark.parametrize(
+    ("fault", "failure"),
+    [
+        (Fault(kind="post_500", block=1010, first=1), Failure.WITNESS_FAILED),
+        (Fault(kind="hang", block=1010, first=1), Failure.WITNESS_TIMEOUT),
+    ],
+    ids=["refused", "no answer in time"],
+)
+async def test_a_failed_request_is_tried_again(
+    start_devnet: StartDevnet, make_proposer: MakeProposer, fault: Fault, failure: Failure
+) -> None:
+    """The attempt is FAILED by its class, its successor waits; an unknown outcome is counted."""
+    devnet = await _one_range(start_devnet, fault)
+    proposer = await make_proposer(devnet, witness_gen_timeout=0.5, retry_delay=60)
+    await cycle(proposer)
+    await answered(proposer)
+    failed, other, successor = await every_request(proposer)
+    assert (failed.status, failed.failure) == (Status.FAILED, failure)
+    assert other.status is Status.PROVING
+    assert (successor.status, successor.attempt, successor.parent) == (Status.UNREQ, 2, failed.id)
+    assert successor.unknown_outcomes == (1 if failure is Failure.WITNESS_TIMEOUT else 0)
+    assert successor.next_attempt_at is not None
+
+
+@pytest.mark.parametrize("kind", ["drop_before_paying", "drop_after_paying"])
+async def test_a_request_cut_off_waits_out_its_time(
+    start_devnet: StartDevnet, make_proposer: MakeProposer, kind: str
+) -> None:
+    """It may have been paid: it stays in witness generation and is asked once more after the server's own limit."""
+    devnet = await _one_range(start_devnet, Fault.model_validate({"kind": kind, "block": 1010, "first": 1}))
+    proposer = await make_proposer(devnet, witness_gen_timeout=1)
+    await cycle(proposer)
+    await answered(proposer)
+    cut = (await every_request(proposer))[0]
+    assert cut.status is Status.WITNESSGEN
+    posts = len(devnet.prover.log.of("post"))
+    await cycle(proposer)
+    assert len(devnet.prover.log.of("post")) == posts, "not asked again before its time"
+
+    async def given_up() -> bool:
+        return (await every_request(proposer))[0].status is Status.FAILED
+
+    await until(proposer, given_up)
+    closed, *_, again = [r for r in await every_request(proposer) if r.range.start == 1000]
+    assert closed.failure is Failure.OUTCOME_UNKNOWN
+    assert (again.unknown_outcomes, again.parent) == (1, closed.id)
+
+
+async def test_a_server_that_is_away_charges_no_attempt(devnet: Devnet, make_proposer: MakeProposer) -> None:
+    """Nothing was asked: the same row waits, still the first attempt."""
+    proposer = await make_proposer(devnet)
+    await cycle(proposer, dry_run=True)
+    await devnet.prover.stop()
+    await cycle(proposer)
+    await answered(proposer)
+    requests = await every_request(proposer)
+    assert [(r.status, r.attempt) for r in requests] == [(Status.UNREQ, 1), (Status.UNREQ, 1)]
+    assert all(r.next_attempt_at and "no attempt is charged" in (r.failure_text or "") for r in requests)
+
+
+async def test_the_last_attempt_is_parked(start_devnet: StartDevnet, make_proposer: MakeProposer) -> None:
+    """After the cap a person decides."""
+    devnet = await _one_range(start_devnet, Fault(kind="post_500", block=1010))
+    proposer = await make_proposer(devnet, max_attempts=2)
+    await cycle(proposer)
+    await answered(proposer)
+    await due_now(proposer)
+    await cycle(proposer)
+    await answered(proposer)
+    first, _, second, parked = await every_request(proposer)
+    assert [first.status, second.status, parked.status] == [Status.FAILED, Status.FAILED, Status.PARKED]
+    assert "2 attempts failed" in (parked.failure_text or "")
+    asked = len(devnet.prover.log.of("post"))
+    await cycle(proposer)
+    assert len([e for e in devnet.prover.log.of("post") if e["start"] == 1000]) == 2
+    assert asked == 3
