@@ -12,6 +12,9 @@ from proposer.errors import EndpointDown
 
 log = logging.getLogger("proposer.postgres")
 
+_NOT_YET = (SubprocessError, OSError, AssertionError)
+"""What the wheel raises; the last while a server that runs already still recovers."""
+
 
 class EmbeddedPostgres:
     """A PostgreSQL server in a folder, reached over a Unix socket only.
@@ -30,7 +33,7 @@ class EmbeddedPostgres:
         """Start the server, or find the one that runs already; return its URL. Raises `EndpointDown`."""
         try:
             await asyncio.to_thread(self._server.start)
-        except (SubprocessError, OSError) as error:
+        except _NOT_YET as error:
             raise EndpointDown(f"the embedded PostgreSQL does not start: {error}; see {self._server.log}") from error
         return self._server.get_uri()
 
@@ -43,7 +46,7 @@ class EmbeddedPostgres:
             log.warning("the embedded PostgreSQL does not answer; starting it again")
             try:
                 await asyncio.to_thread(self._server.ensure_postgres_running)
-            except (SubprocessError, OSError) as error:
+            except _NOT_YET as error:
                 log.warning("it does not start yet: %s", error)
 
     async def _answers(self) -> bool:

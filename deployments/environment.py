@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, ValidationError
 
 from blocks.http import Endpoint, endpoints
-from blocks.ledger.ledger import async_url
-from proposer.errors import FixConfiguration, InvalidSettings
+from proposer.errors import InvalidSettings
 from proposer.settings import ProposerSettings
 
 IGNORED = {
@@ -70,10 +69,8 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
-    try:
-        async_url(database_url or "postgresql://")
-    except FixConfiguration as error:
-        problems.append(str(error).replace("DATABASE_URL", "DATABASE_URL:", 1))
+    if database_url and database_url.partition("://")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        problems.append("DATABASE_URL: must begin with postgresql://: the ledger runs on PostgreSQL only")
     home = _home(names, problems)
     if settings is None or problems:
         raise InvalidSettings(problems)

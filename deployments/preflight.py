@@ -11,10 +11,12 @@ from blocks.op_node import OpNode, RollupConfig
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
 from blocks.signer import Signer
-from proposer.errors import EndpointDown, InvalidSettings, ProposerError
+from proposer.errors import EndpointDown, FixConfiguration, InvalidSettings, ProposerError
 from proposer.settings import ProposerSettings
 
 T = TypeVar("T")
+
+_UP = "check the address and that it runs"
 
 
 @dataclass(kw_only=True)
@@ -32,8 +34,8 @@ class Preflight:
     async def check(self) -> LedgerIdentity:
         """Run every check and return whose ledger this is.
 
-        Raises `InvalidSettings` listing all problems. An unreachable endpoint is one only at the very first start;
-        later it is a Reason, and everything else runs.
+        Raises `InvalidSettings` listing all problems. An endpoint that is away or answers with an error is one only
+        at the very first start; later it is a Reason, and everything else runs.
         """
         problems: list[str] = []
         known = await self.ledger.identity()
@@ -94,10 +96,14 @@ class Preflight:
             view = await self.oracle.view(self.l1, at, self.signer.address)
         except EndpointDown as error:
             if first:
-                problems.append(f"L1_RPC: {error}")
+                problems.append(f"L1_RPC: {error}; {_UP}")
             return
         except ProposerError as error:
-            problems.append(f"L2OO_ADDRESS: {error}")
+            if first or isinstance(error, FixConfiguration):
+                problems.append(
+                    f"L2OO_ADDRESS: {self.oracle.address} does not answer as an L2OutputOracle does ({error}); "
+                    "set it to the rollup's L2OutputOracle, not to its verifier or another contract"
+                )
             return
         if not view.approved:
             problems.append(
@@ -124,7 +130,7 @@ class Preflight:
             error: ProposerError = EndpointDown("no answer within 15 s")
         except ProposerError as raised:
             error = raised
-        if first or not isinstance(error, EndpointDown):
-            remedy = "check the address and that it runs" if isinstance(error, EndpointDown) else "check what it serves"
+        if first or isinstance(error, FixConfiguration):
+            remedy = _UP if isinstance(error, EndpointDown) else "check what it serves"
             problems.append(f"{name}: {error}; {remedy}")
         return None

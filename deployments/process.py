@@ -194,15 +194,17 @@ class Process:
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:
-        self._runner, self._mirror = Runner(self._proposer, client), Mirror(self._proposer, client)
-        await self._runner.attach()
+        runner, mirror = Runner(self._proposer, client), Mirror(self._proposer, client)
+        await runner.attach()
+        # known from here on only: one that is not attached knows no deployment to wake
+        self._runner, self._mirror = runner, mirror
         self._attached.set()
-        mirroring = asyncio.create_task(self._mirror.run(), name="mirror")
+        mirroring = asyncio.create_task(mirror.run(), name="mirror")
         try:
             while not mirroring.done():
                 if not self._proposer.draining:
                     try:
-                        await self._runner.poll()
+                        await runner.poll()
                     except PREFECT_AWAY as error:
                         self._say_once(AWAY % type(error).__name__)
                         await asyncio.sleep(1)
@@ -210,6 +212,7 @@ class Process:
             mirroring.result()
         finally:
             mirroring.cancel()
+            self._runner = self._mirror = None  # their client is closed now
 
     def _say_once(self, sentence: str) -> None:
         """Log a sentence that would repeat every second only when it changes."""

@@ -19,6 +19,7 @@ from deployments.prefect_server import PrefectServer
 from deployments.preflight import Preflight
 from deployments.process import Process
 from flows.context import Proposer
+from proposer.errors import EndpointDown, InvalidSettings
 
 log = logging.getLogger("proposer.up")
 
@@ -35,7 +36,10 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
         database_url, postgres = await _database(environment, stack)
         ledger = Ledger(database_url)
         stack.push_async_callback(ledger.close)
-        await ledger.migrate()
+        try:
+            await ledger.migrate()
+        except EndpointDown as error:
+            raise InvalidSettings([f"DATABASE_URL: {error}; check the address and that it runs"]) from error
         l1 = L1Chain(urls=environment.l1_rpc)
         node = OpNode(urls=environment.node_rpc)
         oracle = L2OutputOracle(address=environment.oracle_address)

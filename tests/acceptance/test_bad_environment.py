@@ -12,7 +12,7 @@ SECRETS = ("abababab", "path-token", "query-token", "word-of-pass")
 
 
 def with_secrets(url: str) -> str:
-    return url + "/v3/path-token?key=query-token"
+    return url + "/?key=query-token"
 
 
 async def _nothing_spent(devnet: Devnet) -> None:
@@ -87,8 +87,10 @@ async def test_an_endpoint_that_is_away_at_the_first_start_is_named(
     """Nothing is known of this rollup yet, so nothing can go on."""
     devnet = await start_devnet()
     nowhere = {"DATABASE_URL": "postgresql://user:word-of-pass@127.0.0.1:1/ledger"}
-    output = await _refused(up(devnet, **{name: nowhere.get(name, with_secrets("http://127.0.0.1:1"))}))
-    assert name in output
+    output = await _refused(
+        up(devnet, **{name: nowhere.get(name, "http://user:word-of-pass@127.0.0.1:1/v3/path-token?key=query-token")})
+    )
+    assert f"  - {name}: " in output
     await _nothing_spent(devnet)
 
 

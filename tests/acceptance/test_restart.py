@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.devnet import ProverTiming
@@ -32,10 +33,11 @@ async def test_after_a_kill_proofs_are_taken_up_by_their_ids(
 ) -> None:
     """Killed while two ranges are proven: work goes on within 15 s of the restart, and nothing is asked again."""
     devnet = await start_devnet(timing=ProverTiming(0.2, 3.0, 0.2, 0.4))
-    one = up(devnet)
+    one = up(devnet, POLL_INTERVAL="1s")
     proving = await rows.having("status = 'PROVING'", at_least=2, alive=one)
     one.kill()
     last = _last_event(rows)
+    await eventually("three cycles are overdue", lambda: _overdue(prefect, 3))
     one.start()
     assert await _next_event(rows, last, one, 15) < 15
     await settled(devnet, 1100, one)
@@ -43,6 +45,19 @@ async def test_after_a_kill_proofs_are_taken_up_by_their_ids(
     assert {row["id"]: row["prover_request_id"] for row in rows.requests("kind = 'RANGE'")} == ids
     assert [event["event"] for event in devnet.prover.log.events if event["kind"] == "range"].count("post") == 2
     await prefect.equal(rows)
+
+    async def none_is_overdue() -> bool:
+        return not await _overdue(prefect, 2)
+
+    await eventually("the overdue cycles are closed", none_is_overdue)
+    assert len([run for run in await prefect.cycles() if run["state"]["name"] == "Skipped"]) >= 2
+
+
+async def _overdue(prefect: Prefect, at_least: int) -> bool:
+    """Whether so many scheduled cycles were to start before now."""
+    before = {"before_": datetime.now(UTC).isoformat()}
+    waiting = {"type": {"any_": ["SCHEDULED"]}}
+    return len(await prefect.runs("propose-cycle", state=waiting, expected_start_time=before)) >= at_least
 
 
 async def test_sigterm_drains(start_devnet: StartDevnet, up: StartUp, rows: Ledger, prefect: Prefect) -> None:

@@ -66,8 +66,9 @@ async def test_an_address_without_code_is_refused(devnet: Devnet, ledger: Ledger
 
 async def test_another_contract_is_refused(devnet: Devnet, ledger: Ledger) -> None:
     found = await problems(devnet, ledger, L2OO_ADDRESS=devnet.verifier_address)
-    assert found[0].startswith(f"L2OO_ADDRESS: the contract at {devnet.verifier_address}")
-    assert "set it to the rollup's L2OutputOracle" in found[0]
+    (problem,) = [problem for problem in found if problem.startswith("L2OO_ADDRESS: ")]
+    assert devnet.verifier_address in problem
+    assert "set it to the rollup's L2OutputOracle" in problem
 
 
 async def test_an_l1_of_another_chain_is_refused_at_the_first_start(devnet: Devnet, ledger: Ledger) -> None:
@@ -143,6 +144,16 @@ async def test_endpoints_that_are_away_stop_only_the_first_start(devnet: Devnet,
     assert all("check the address and that it runs" in problem for problem in found)
     await ledger.claim_identity(ours(devnet))
     assert await check(devnet, ledger, **away) == ours(devnet)
+
+
+async def test_a_server_that_answers_with_an_error_stops_only_the_first_start(devnet: Devnet, ledger: Ledger) -> None:
+    """The prover server answers 500 while its own L1 is away; that must not keep a proposer from starting again."""
+    devnet.op_node.faults.text_500 = True
+    elsewhere = {"OP_SUCCINCT_SERVER_URL": devnet.node_rpc}
+    found = await problems(devnet, ledger, **elsewhere)
+    assert {problem.split(":")[0] for problem in found} == {"L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL"}
+    await ledger.claim_identity(ours(devnet))
+    assert await check(devnet, ledger, **elsewhere) == ours(devnet)
 
 
 async def test_endpoints_that_hang_have_a_deadline(devnet: Devnet, ledger: Ledger) -> None:

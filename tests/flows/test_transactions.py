@@ -135,6 +135,9 @@ async def test_a_nonce_used_by_another_is_displaced(start_devnet: StartDevnet, m
     await devnet.l1.call("eth_sendTransaction", other)
     await devnet.anvil.mine(1)
     await tend(proposer)
+    assert (await _all(proposer))[0].status is TxStatus.PENDING, "one block may still be reorganised away"
+    await devnet.anvil.mine(1)
+    await tend(proposer)
     (displaced,) = await _all(proposer)
     assert displaced.status is TxStatus.DISPLACED
     assert isinstance(await _checkpoint(proposer), bytes)
@@ -149,7 +152,7 @@ async def test_an_unmined_transaction_is_sent_again_for_more(
     proposer = await make_proposer(devnet, resubmission_timeout=0.3)
     await _checkpoint(proposer)
     await asyncio.sleep(0.3)
-    (said,) = await tend(proposer)
+    (said,) = (await tend(proposer)).did
     assert "sent again" in said
     (bumped,) = await _all(proposer)
     first, second = bumped.signed
