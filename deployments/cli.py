@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 from dotenv import dotenv_values
 
-from deployments.environment import Environment, client_environment, read_environment
+from deployments.environment import Environment, InvalidEnvironment, client_environment, read_environment
 from proposer.errors import InvalidSettings, ProposerError
 
 app = typer.Typer(
@@ -82,8 +82,10 @@ def _environment(env_file: Path | None) -> Environment:
     problems = _log_to_stderr(values.get("LOG_LEVEL", "INFO").strip())
     try:
         environment = read_environment(values)
-    except InvalidSettings as error:
-        _refuse([*problems, *error.problems])
+    except InvalidEnvironment as error:
+        from deployments.preflight import problems_of
+
+        _refuse([*problems, *error.problems, *asyncio.run(problems_of(error.parts))])
     if problems:
         _refuse(problems)
     return environment

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,14 +48,35 @@ class Environment:
     """None: the embedded PostgreSQL under `home`."""
     prefect_api_url: str | None
     """None: a Prefect server of our own under `home`."""
+    prefect_is_local: bool
+    """Whether that address is on this machine: what is missing there may be started."""
     prefect_credentials: Mapping[str, SecretStr]
     """PREFECT_API_AUTH_STRING or PREFECT_API_KEY, where set."""
     prefect_port: int
     ignored: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What of an environment with problems is right by itself, and so can be looked at; None where it is not."""
+
+    l1_rpc: SecretStr | None
+    node_rpc: SecretStr | None
+    oracle_address: str
+    private_key: SecretStr | None
+    server_url: SecretStr | None
+
+
+class InvalidEnvironment(InvalidSettings):
+    """Every problem of the environment that shows without asking anybody, and what can be asked about."""
+
+    def __init__(self, problems: Sequence[str], parts: Parts) -> None:
+        super().__init__(problems)
+        self.parts = parts
+
+
 def read_environment(values: Mapping[str, str]) -> Environment:
-    """Read the environment. Raises `InvalidSettings` with every problem; no secret is in any message."""
+    """Read the environment. Raises `InvalidEnvironment` with every problem; no secret is in any message."""
     problems: list[str] = []
     names = _with_files(values, problems)
     settings = _settings(names, problems)
@@ -64,8 +85,8 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     server = _urls(names, "OP_SUCCINCT_SERVER_URL", problems, "", default="http://127.0.0.1:3000")
     address = _address(names, problems)
     key = _key(names, problems)
+    prefect_is_local = _prefect(names, problems)
     port = _port(names, problems)
-    _prefect(names, problems)
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
@@ -73,7 +94,14 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         problems.append("DATABASE_URL: must begin with postgresql://: the ledger runs on PostgreSQL only")
     home = _home(names, problems)
     if settings is None or problems:
-        raise InvalidSettings(problems)
+        parts = Parts(
+            l1_rpc=_secret(l1_rpc),
+            node_rpc=_secret(node_rpc),
+            oracle_address=address,
+            private_key=_secret(key),
+            server_url=_secret(server),
+        )
+        raise InvalidEnvironment(problems, parts)
     return Environment(
         name="proposer",
         home=home,
@@ -85,6 +113,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         server_url=SecretStr(server),
         database_url=SecretStr(database_url) if database_url else None,
         prefect_api_url=names.get("PREFECT_API_URL") or None,
+        prefect_is_local=prefect_is_local,
         prefect_credentials={name: SecretStr(names[name]) for name in _PREFECT_CREDENTIALS if name in names},
         prefect_port=port,
         ignored={name: why for name, why in IGNORED.items() if names.get(name)},
@@ -129,6 +158,10 @@ def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str
     return names
 
 
+def _secret(value: str) -> SecretStr | None:
+    return SecretStr(value) if value else None
+
+
 def _home(names: Mapping[str, str], problems: list[str]) -> Path:
     value = names.get("PROPOSER_HOME", "~/.proposer")
     try:
@@ -162,6 +195,7 @@ def _urls(names: Mapping[str, str], name: str, problems: list[str], what: str, *
             endpoints(value, name)
     except InvalidSettings:
         problems.append(f"{name}: not an http(s) address; write it as https://host[:port][/path]")
+        return ""
     return value
 
 
@@ -189,33 +223,39 @@ def _key(names: Mapping[str, str], problems: list[str]) -> str:
         problems.append("PRIVATE_KEY: not set; set it (or PRIVATE_KEY_FILE) to the key of an approved proposer")
     elif not _KEY.fullmatch(value) or not 0 < int(value, 16) < 2**256 - 0x14551231950B75FC4402DA1732FC9BEBF:
         problems.append("PRIVATE_KEY: not a private key; it is 64 hex digits, with or without 0x")
+        return ""
     return value or ""
 
 
 def _port(names: Mapping[str, str], problems: list[str]) -> int:
-    value = names.get("PREFECT_SERVER_API_PORT", "4200")
+    named = names.get("PREFECT_API_URL", "").removesuffix("/").removesuffix("/api").rpartition(":")[2]
+    value = names.get("PREFECT_SERVER_API_PORT") or (named if named.isdecimal() else "4200")
     if value.isdecimal() and len(value) <= 5 and 0 < int(value) < 65536:
         return int(value)
     problems.append(f"PREFECT_SERVER_API_PORT: {value!r} is not a port; set it to a number from 1 to 65535")
     return 0
 
 
-def _prefect(names: Mapping[str, str], problems: list[str]) -> None:
-    """Prefect's API hands the secrets of its blocks to whoever reaches it."""
+def _prefect(names: Mapping[str, str], problems: list[str]) -> bool:
+    """Say whether PREFECT_API_URL is on this machine; elsewhere it needs authentication.
+
+    Prefect's API hands the secrets of its blocks to whoever reaches it.
+    """
     url = names.get("PREFECT_API_URL")
     if url is None:
-        return
+        return True
     try:
         here = Endpoint(url, "PREFECT_API_URL").is_local
         host = urlsplit(url).hostname
     except InvalidSettings:
         problems.append("PREFECT_API_URL: not an http(s) address; write it as http://host:port/api")
-        return
+        return False
     if not here and not any(name in names for name in _PREFECT_CREDENTIALS):
         problems.append(
             f"PREFECT_API_URL: {host} is not this machine and is used without authentication, so anyone who reaches it "
             "can read the proposer's secrets; set PREFECT_API_AUTH_STRING here and PREFECT_SERVER_API_AUTH_STRING there"
         )
+    return here
 
 
 def _hex_or_zero(value: str) -> str:

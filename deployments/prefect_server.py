@@ -18,6 +18,7 @@ log = logging.getLogger("proposer.prefect")
 
 START_SECONDS = 90
 DRAIN_SECONDS = 5
+PORT_SECONDS = 10
 
 
 class PrefectServer:
@@ -27,26 +28,42 @@ class PrefectServer:
         self._home = home
         self._port = port
         self._child: subprocess.Popen[bytes] | None = None
+        self._waits_for_port = False
 
     @property
     def api_url(self) -> str:
         """Where its API is."""
         return f"http://127.0.0.1:{self._port}/api"
 
-    def check_port(self) -> None:
-        """Raise `FixConfiguration` where something else listens on the port already."""
+    def port_is_free(self) -> bool:
+        """Whether nothing listens on the port."""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", self._port))
-            except OSError as error:
-                raise FixConfiguration(
-                    f"PREFECT_SERVER_API_PORT: port {self._port} is taken; set it to a free one, or set "
-                    "PREFECT_API_URL to the Prefect server that is to be used"
-                ) from error
+            except OSError:
+                return False
+        return True
+
+    async def await_port(self) -> None:
+        """Wait for a server that is just ending. Raises `FixConfiguration` where something else keeps the port."""
+        for _ in range(int(PORT_SECONDS / 0.25)):
+            if self.port_is_free():
+                return
+            await asyncio.sleep(0.25)
+        raise FixConfiguration(
+            f"PREFECT_SERVER_API_PORT: port {self._port} is taken; set it to a free one, or set PREFECT_API_URL to the "
+            "Prefect server that is to be used"
+        )
 
     def start(self) -> None:
-        """Start the child; its output goes to `prefect/server.log` in the home folder."""
+        """Start the child, where its port is free; its output goes to `prefect/server.log` in the home folder."""
+        if not self.port_is_free():
+            if not self._waits_for_port:
+                log.warning("port %s is still taken; Prefect's server is started when it is free", self._port)
+            self._waits_for_port = True
+            return
+        self._waits_for_port = False
         folder = self._home / "prefect"
         folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
@@ -85,10 +102,12 @@ class PrefectServer:
         return False
 
     async def supervise(self) -> None:
-        """Start the child again whenever it has ended, for ever."""
+        """Start the child whenever there is none, for ever."""
         while True:
             await asyncio.sleep(2)
-            if self._child is not None and self._child.poll() is not None:
+            if self._child is None:
+                self.start()
+            elif self._child.poll() is not None:
                 log.warning("Prefect's server ended with status %s; starting it again", self._child.returncode)
                 self.start()
 
@@ -103,6 +122,15 @@ class PrefectServer:
         except subprocess.TimeoutExpired:
             os.killpg(self._child.pid, signal.SIGKILL)
             await asyncio.to_thread(self._child.wait, 10)
+
+
+async def answers(api_url: str) -> bool:
+    """Whether a Prefect server is there."""
+    async with httpx.AsyncClient(timeout=3, trust_env=False) as client:
+        try:
+            return (await client.get(f"{api_url.rstrip('/')}/health")).status_code == 200
+        except httpx.HTTPError:
+            return False
 
 
 async def drain_prefect() -> None:

@@ -15,7 +15,7 @@ from deployments.apply import apply
 from deployments.claim import Claim
 from deployments.embedded_postgres import EmbeddedPostgres
 from deployments.environment import Environment
-from deployments.prefect_server import PrefectServer
+from deployments.prefect_server import PrefectServer, answers
 from deployments.preflight import Preflight
 from deployments.process import Process
 from flows.context import Proposer
@@ -40,21 +40,18 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
             await ledger.migrate()
         except EndpointDown as error:
             raise InvalidSettings([f"DATABASE_URL: {error}; check the address and that it runs"]) from error
-        l1 = L1Chain(urls=environment.l1_rpc)
+        known = await ledger.identity()
+        l1 = L1Chain(urls=environment.l1_rpc, expected_chain_id=known.l1_chain_id if known else None)
         node = OpNode(urls=environment.node_rpc)
         oracle = L2OutputOracle(address=environment.oracle_address)
         server = SuccinctServer(url=environment.server_url, mock=environment.settings.mock)
         signer = LocalSigner(private_key=environment.private_key)
         for block in (l1, node, server):
             stack.push_async_callback(block.aclose)
-        first = await ledger.identity() is None
-        identity = await Preflight(
-            l1=l1, node=node, oracle=oracle, server=server, signer=signer, settings=environment.settings, ledger=ledger
-        ).check()
+        identity = await Preflight(l1=l1, node=node, oracle=oracle, server=server, signer=signer).check(known)
         await ledger.claim_identity(identity)
-        l1.expected_chain_id = identity.l1_chain_id
         log.info("ledger of %s; proposing as %s", identity, signer.address)
-        prefect = await _prefect(environment, stack, stop if first else None)
+        prefect = await _prefect(environment, stack, stop if known is None else None)
 
         async def apply_once() -> None:
             for line in await apply(environment, database_url):
@@ -96,16 +93,18 @@ async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[st
 
 
 async def _prefect(environment: Environment, stack: AsyncExitStack, wait: asyncio.Event | None) -> PrefectServer | None:
-    """Start a Prefect server of our own where none is named.
+    """Start a Prefect server of our own where none is named, or where the one named is this machine's and not there.
 
     Only the very first start waits for it (unless asked to stop), so that the first requests have their cycle.
     """
-    if environment.prefect_api_url is not None:
+    named = environment.prefect_api_url
+    if named is not None and (not environment.prefect_is_local or await answers(named)):
         return None
     server = PrefectServer(environment.home, environment.prefect_port)
-    server.check_port()
-    server.start()
+    if wait is not None:
+        await server.await_port()
     stack.push_async_callback(server.stop)
+    server.start()
     log.info("Prefect: PREFECT_API_URL=%s (UI: %s)", server.api_url, server.api_url.removesuffix("/api"))
     if wait is not None and not await server.healthy(wait):
         log.warning("Prefect's server does not answer yet: see %s", environment.home / "prefect" / "server.log")

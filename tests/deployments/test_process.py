@@ -1,0 +1,170 @@
+"""The proposer process on a real devnet and ledger, with Prefect's server away: settlement goes on all the same."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_HOME, temporary_settings
+
+from blocks.ledger import Ledger, leadership
+from deployments import process
+from deployments.claim import Claim
+from deployments.process import Process
+from flows.context import Proposer
+from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
+from infra.devnet.gate import free_port
+from proposer.errors import NotLeader
+from proposer.settings import ProposerSettings
+from tests.deployments.conftest import StartDevnet
+from tests.deployments.helpers import blocks_of, eventually, execute
+
+QUICK: dict[str, Any] = {
+    "max_block_range": 50,
+    "num_confirmations": 2,
+    "poll_interval": 2,
+    "look_interval": 0.5,
+    "retry_delay": 0.5,
+    "witness_gen_timeout": 20,
+}
+HANGS = FaultPlan(rules=(Fault(kind="hang", on="range"),))
+
+
+@dataclass
+class Led:
+    """A process that leads: its parts, and its task."""
+
+    proposer: Proposer
+    claim: Claim
+    stop: asyncio.Event
+    task: "asyncio.Task[bool]"
+    ledger: Ledger
+
+    async def statuses(self) -> Counter[str]:
+        """The requests by status."""
+        return Counter(request.status.value for request in (await self.ledger.view(0)).requests)
+
+    async def asking(self) -> bool:
+        """Whether the requests for both ranges up to 1100 wait for the server's answer."""
+        assert not self.task.done(), self.task.exception()
+        return len(self.proposer.witnesses) == 2
+
+
+Lead = Callable[..., Awaitable[Led]]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither wait long for Prefect at the start nor for the next renewal."""
+    monkeypatch.setattr(process, "START_SECONDS", 0.2)
+    monkeypatch.setattr(leadership, "RENEW_SECONDS", 0.3)
+
+
+@asynccontextmanager
+async def leading(devnet: Devnet, ledger: Ledger, home: Path, **settings: Any) -> AsyncIterator[Led]:
+    """Lead with Prefect's address at a closed port; what still runs at the end is cancelled."""
+
+    async def applied() -> None:
+        """Nothing is applied: the server is away."""
+
+    away = {
+        PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api",
+        PREFECT_HOME: str(home),
+        PREFECT_CLIENT_MAX_RETRIES: 0,
+    }
+    claim, stop = Claim(ledger), asyncio.Event()
+    await claim.take()
+    with temporary_settings(away):
+        async with blocks_of(devnet) as blocks:
+            proposer = Proposer(
+                name="proposer",
+                settings=ProposerSettings(**(QUICK | settings)),
+                ledger=ledger,
+                **vars(blocks),
+                epoch=claim.epoch,
+                still_leads=claim.holds,
+            )
+            task = asyncio.create_task(Process(proposer, claim, stop, applied).lead())
+            try:
+                yield Led(proposer, claim, stop, task, ledger)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, *proposer.witnesses.values(), return_exceptions=True)
+
+
+async def test_an_output_is_settled_without_prefect_and_a_stop_ends_it(
+    devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ranges are proven, aggregated and relayed on the process's own clock; the absence is not said at every look."""
+    with caplog.at_level("INFO", logger="proposer"):
+        async with leading(devnet, ledger, tmp_path) as led:
+
+            async def settled() -> bool:
+                assert not led.task.done(), led.task.exception()
+                return await devnet.latest_block_number() == 1100
+
+            await eventually("the output at 1100 is on the chain", settled, seconds=25)
+            led.stop.set()
+            assert await asyncio.wait_for(led.task, 10)
+            assert not led.proposer.witnesses
+            assert led.claim.holds()  # released by who took it
+    assert Counter(event["kind"] for event in devnet.prover.log.of("paid")) == {"range": 2, "aggregation": 1}
+    said = [record.getMessage() for record in caplog.records if "Prefect's server is away" in record.getMessage()]
+    assert len(said) <= 2
+
+
+async def test_a_stop_waits_for_the_answers_and_asks_for_nothing_new(
+    start_devnet: StartDevnet, ledger: Ledger, tmp_path: Path, quick: None
+) -> None:
+    """What was asked for is in the ledger with its prover id; the L2 blocks finalized meanwhile are not."""
+    devnet = await start_devnet(timing=ProverTiming(1.0, 60, 0.1, 0.2))
+    async with leading(devnet, ledger, tmp_path) as led:
+        await eventually("both requests wait for their answer", led.asking)
+        led.stop.set()
+        devnet.l2.advance_to(1300)
+        assert await asyncio.wait_for(led.task, 15)
+        assert not led.proposer.witnesses
+    assert await led.statuses() == {"PROVING": 2}
+    assert len(devnet.prover.log.of("paid")) == 2
+
+
+async def test_a_stop_waits_no_longer_than_the_drain_timeout(
+    start_devnet: StartDevnet, ledger: Ledger, tmp_path: Path, quick: None
+) -> None:
+    """A server that hangs does not hold it up; the requests stay as what they are, for the next start to judge."""
+    devnet = await start_devnet(faults=HANGS)
+    async with leading(devnet, ledger, tmp_path, drain_timeout=0.5) as led:
+        await eventually("both requests wait for their answer", led.asking)
+        stopped = time.monotonic()
+        led.stop.set()
+        assert await asyncio.wait_for(led.task, 10)
+        assert time.monotonic() - stopped < 4
+    assert await led.statuses() == {"WITNESSGEN": 2}
+
+
+async def test_a_stolen_leadership_ends_it_and_cancels_what_waits_for_an_answer(
+    start_devnet: StartDevnet, ledger: Ledger, database_url: str, tmp_path: Path, quick: None
+) -> None:
+    """At the next renewal; from then on it neither writes nor asks nor sends."""
+    devnet = await start_devnet(faults=HANGS)
+    async with leading(devnet, ledger, tmp_path) as led:
+        await eventually("both requests wait for their answer", led.asking)
+        waiting = list(led.proposer.witnesses.values())
+        execute(database_url, "UPDATE leadership SET owner = 'thief', epoch = epoch + 1")
+        assert not await asyncio.wait_for(led.task, 5)
+        await asyncio.wait(waiting, timeout=2)
+        assert all(task.cancelled() for task in waiting)
+        with pytest.raises(NotLeader):
+            led.proposer.must_lead()
+        with pytest.raises(NotLeader):
+            async with led.proposer.write() as writer:
+                await writer.mark("finalized", 1, rising=True)
+        asked = len(devnet.prover.log.of("post"))
+        await asyncio.sleep(0.6)
+        assert len(devnet.prover.log.of("post")) == asked
+    assert await led.statuses() == {"WITNESSGEN": 2}
