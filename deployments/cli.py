@@ -14,7 +14,7 @@ import typer
 from dotenv import dotenv_values
 
 from deployments.environment import Environment, InvalidEnvironment, client_environment, read_environment
-from proposer.errors import InvalidSettings, ProposerError
+from proposer.errors import FixConfiguration, InvalidSettings, ProposerError
 
 app = typer.Typer(
     help="Proposer for OP Succinct rollups.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -126,8 +126,10 @@ def _run(job: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:
     thread = threading.Thread(target=run, name="proposer")
     thread.start()
     thread.join()
-    if errors:
+    if errors and isinstance(errors[0], FixConfiguration):
         _refuse(errors[0].problems if isinstance(errors[0], InvalidSettings) else [str(errors[0])])
+    if errors:
+        typer.echo(f"proposer: ended: {errors[0]}", err=True)
     if not ended:
         raise typer.Exit(1)  # a defect: the thread has said its traceback
 

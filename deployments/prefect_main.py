@@ -1,37 +1,58 @@
 """The child process of `PrefectServer`: Prefect's own API, UI and services, on SQLite, without its 503 storms.
 
-On SQLite Prefect begins transactions that read and then write as DEFERRED. If anybody commits in between, SQLite
-refuses the write at once, the API answers 503, and every client sleeps for 2, 4, 8 seconds. Beginning them as
-IMMEDIATE queues them instead. That replaces one method of a private class: it is done for our own embedded server
-only, Prefect's version is pinned, and a test holds that concurrent creations are not refused.
+Creating a run reads and then writes in a transaction that Prefect begins as DEFERRED. If anybody commits in between,
+SQLite refuses the write at once, the API answers 503, and every client sleeps for 2, 4, 8 seconds. Begun as IMMEDIATE
+such transactions queue instead. Only the outermost transaction of a creating request is begun so: one that is opened
+inside another would wait for it for ever. This replaces one method of a private class, for our own embedded server
+only; Prefect's version is pinned, and a test holds that concurrent creations are not refused.
 """
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PR_SET_PDEATHSIG = 1
+_CREATES = re.compile(r"/api/(?:flow_runs/?|task_runs/?|deployments/[^/]+/create_flow_run/?)")
+
+_creating: ContextVar[bool] = ContextVar("creating", default=False)
 
 
 @asynccontextmanager
-async def _begin_immediate(
+async def _begin(
     self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
 ) -> AsyncGenerator[AsyncSessionTransaction]:
-    del self, with_for_update
-    token = SQLITE_BEGIN_MODE.set("IMMEDIATE")
+    del self
+    outermost = _creating.get()
+    in_creation = _creating.set(False)
+    token = SQLITE_BEGIN_MODE.set("IMMEDIATE" if with_for_update or outermost else "DEFERRED")
     try:
         async with session.begin() as transaction:
             yield transaction
     finally:
         SQLITE_BEGIN_MODE.reset(token)
+        _creating.reset(in_creation)
+
+
+def _marking_creations(app: ASGIApp) -> ASGIApp:
+    """Mark the requests that create a run, for `_begin` to know."""
+
+    async def marked(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and _CREATES.fullmatch(scope["path"]):
+            _creating.set(True)
+        await app(scope, receive, send)
+
+    return marked
 
 
 def _die_with_parent(parent: int) -> None:
@@ -45,8 +66,9 @@ def _die_with_parent(parent: int) -> None:
 def main(parent: int, port: int) -> None:
     """Serve on loopback until SIGTERM or until the parent process dies."""
     _die_with_parent(parent)
-    AioSqliteConfiguration.begin_transaction = _begin_immediate
-    uvicorn.run(create_app(final=True), host="127.0.0.1", port=port, timeout_keep_alive=5, log_level="warning")
+    AioSqliteConfiguration.begin_transaction = _begin
+    app = _marking_creations(create_app(final=True))
+    uvicorn.run(app, host="127.0.0.1", port=port, timeout_keep_alive=5, log_level="warning")
 
 
 if __name__ == "__main__":

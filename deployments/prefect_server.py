@@ -19,6 +19,7 @@ log = logging.getLogger("proposer.prefect")
 START_SECONDS = 90
 DRAIN_SECONDS = 5
 PORT_SECONDS = 10
+_KEPT = ("PREFECT_", "PYTHON", "SQLITE", "LC_")
 
 
 class PrefectServer:
@@ -66,7 +67,10 @@ class PrefectServer:
         self._waits_for_port = False
         folder = self._home / "prefect"
         folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {
+        # nothing of the proposer's own settings, which hold its secrets
+        kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "DO_NOT_TRACK")
+        environment = {name: value for name, value in os.environ.items() if name in kept or name.startswith(_KEPT)}
+        environment |= {
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(self._port),
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",

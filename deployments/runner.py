@@ -47,7 +47,8 @@ class Runner:
         self._client = client
         self._deployments: dict[UUID, Flow[..., Any]] = {}
         self._running: dict[UUID, asyncio.Task[Any]] = {}
-        self._last_cycle = "start"
+        # no earlier process has used this key, so the first wake-up is not taken for one of its
+        self._last_cycle = f"start-{proposer.epoch}"
         self._heartbeat_at = 0.0
 
     async def attach(self) -> None:
@@ -90,7 +91,7 @@ class Runner:
                 cycle,
                 name=f"cycle · {why}",
                 tags=[WAKE_TAG],
-                idempotency_key=f"{self._proposer.name}-after-{self._last_cycle}",
+                idempotency_key=f"{self._proposer.ledger_id}-after-{self._last_cycle}",
             )
         )
 

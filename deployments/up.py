@@ -59,6 +59,8 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
 
         supervisors = [s.supervise() for s in (postgres, prefect) if s is not None]
         tasks = [asyncio.create_task(supervisor) for supervisor in supervisors]
+        for task in tasks:
+            task.add_done_callback(_say_end)
         stack.callback(lambda: [task.cancel() for task in tasks])
         claim = Claim(ledger)
         while not stop.is_set():
@@ -68,6 +70,7 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
                 name=environment.name,
                 settings=environment.settings,
                 ledger=ledger,
+                ledger_id=await ledger.ledger_id(),
                 l1=l1,
                 oracle=oracle,
                 node=node,
@@ -88,7 +91,9 @@ async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[st
     url = await postgres.start()
     stack.push_async_callback(postgres.stop)
     # for psql and backups; there is no secret in it, the socket is this machine's only
-    (environment.home / "ledger.url").write_text(url + "\n", encoding="utf-8")
+    file = environment.home / "ledger.url"
+    file.write_text(url + "\n", encoding="utf-8")
+    file.chmod(0o600)
     return url, postgres
 
 
@@ -109,6 +114,11 @@ async def _prefect(environment: Environment, stack: AsyncExitStack, wait: asynci
     if wait is not None and not await server.healthy(wait):
         log.warning("Prefect's server does not answer yet: see %s", environment.home / "prefect" / "server.log")
     return server
+
+
+def _say_end(supervisor: "asyncio.Task[None]") -> None:
+    if not supervisor.cancelled() and (error := supervisor.exception()) is not None:
+        log.error("a server of this machine is no longer supervised, restart the proposer: %r", error)
 
 
 async def _until(stop: asyncio.Event, wanted: Coroutine[None, None, None]) -> bool:

@@ -25,6 +25,7 @@ class Proposer:
     name: str
     settings: ProposerSettings
     ledger: Ledger
+    ledger_id: str
     l1: L1Chain
     oracle: L2OutputOracle
     node: OpNode

@@ -6,7 +6,7 @@ projection: whatever was missed while Prefect's server was away is written when 
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -121,13 +121,10 @@ class Mirror:
             async with self._proposer.write() as writer:
                 await writer.new_story(row.request.id)
             return
-        run_id = UUID(row.run_id) if row.run_id else await self._create(row)
+        run_id = UUID(row.run_id) if row.run_id else await self._create(row, events)
         try:
-            if row.run_id is None or any(e.frm is not e.to for e in events):
-                # read after its events: what is shown is never older than what is noted as shown
-                request = await self._proposer.ledger.request(row.request.id)
-                state = run_state(request, events[-1].why if events else "")
-                await within(self._client.set_flow_run_state(run_id, state))
+            for event in events:
+                await self._show(run_id, event)
             await within(self._client.create_logs([_log_line(run_id, event) for event in events]))
         except ObjectNotFound:
             # deleted in Prefect (by hand or by its vacuum): what is still under way gets a new run
@@ -135,10 +132,20 @@ class Mirror:
         async with self._proposer.write() as writer:
             await writer.mirrored(row.request.id, str(run_id) if run_id else None, events[-1].id if events else 0)
 
-    async def _create(self, row: Mirrored) -> UUID:
+    async def _show(self, run_id: UUID, event: Event) -> None:
+        """Set the state that an event led to; one that leads to the state shown already needs no call."""
+        created_so = event.frm is None and event.to is Status.UNREQ
+        if created_so or event.frm is event.to or event.to is Status.RELAYED:
+            return
+        state = run_state(event.to, event.failure, event.why)
+        # the only way back, when the server was down; Prefect's rules do not know it
+        back = event.to is Status.UNREQ
+        await within(self._client.set_flow_run_state(run_id, state, force=back))
+
+    async def _create(self, row: Mirrored, events: Sequence[Event]) -> UUID:
         """Create the run, as a child of the cycle that planned the request where that cycle is known to Prefect."""
         request = row.request
-        key = f"{self._proposer.name}-{self._proposer.oracle.address}-request-{request.id}-{row.story}"
+        key = f"{self._proposer.ledger_id}-request-{request.id}-{row.story}"
         if self._deployment is None:
             deployment = await within(self._client.read_deployment_by_name(f"prove/{self._proposer.name}"))
             self._deployment = deployment.id
@@ -151,7 +158,7 @@ class Mirror:
                 tags=run_tags(request, self._proposer.name),
                 idempotency_key=key,
                 parent_task_run_id=parent,
-                state=Pending(name="Unrequested"),
+                state=run_state(Status.UNREQ, None, events[0].why if events else ""),
             )
         )
         return run.id

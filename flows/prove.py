@@ -31,9 +31,9 @@ def run_tags(request: ProofRequest, rollup: str) -> list[str]:
     return [request.kind.value.lower(), f"request-{request.id}", f"rollup-{rollup}"]
 
 
-def run_state(request: ProofRequest, message: str) -> State[Any]:
+def run_state(status: Status, failure: Failure | None, message: str) -> State[Any]:
     """Return the state that a request's run shows: the ledger's status, a failure by its class."""
-    match request.status:
+    match status:
         case Status.UNREQ:
             return Pending(name="Unrequested", message=message)
         case Status.WITNESSGEN:
@@ -43,8 +43,8 @@ def run_state(request: ProofRequest, message: str) -> State[Any]:
         case Status.COMPLETE | Status.RELAYED:
             return Completed(name="Complete", message=message)
         case Status.FAILED:
-            return Failed(name=request.failure.value if request.failure else "Failed", message=message)
-        case Status.PARKED if request.failure is Failure.CANCELLED_BY_OPERATOR:
+            return Failed(name=failure.value if failure else "Failed", message=message)
+        case Status.PARKED if failure is Failure.CANCELLED_BY_OPERATOR:
             return Cancelled(name="CancelledByOperator", message=message)
         case Status.PARKED:
             return Failed(name="Parked", message=message)
@@ -74,5 +74,5 @@ async def prove(request_id: RequestId) -> State[Any]:
             last = event.id
         request = await proposer.ledger.request(request_id)
         if request.status in COVERAGE | {Status.FAILED, Status.PARKED, Status.CANCELLED}:
-            return run_state(request, f"request {request_id} is {request.status.value}")
+            return run_state(request.status, request.failure, f"request {request_id} is {request.status.value}")
         await asyncio.sleep(FOLLOW_SECONDS)

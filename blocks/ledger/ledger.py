@@ -126,6 +126,11 @@ class Ledger:
             row = (await connection.execute(select(identity))).one_or_none()
         return LedgerIdentity(row.l1_chain_id, row.l2_chain_id, row.contract) if row else None
 
+    async def ledger_id(self) -> str:
+        """Return what tells this database from any other, also from another one of the same contract."""
+        async with self.connect() as connection:
+            return (await connection.execute(select(identity.c.ledger_id))).scalar_one()
+
     async def claim_identity(self, ours: LedgerIdentity) -> None:
         """Make the ledger ours at first use. Raises `WrongLedger` where it is another contract's."""
         async with self.connect() as connection:

@@ -52,6 +52,8 @@ identity = Table(
     Column("l1_chain_id", BigInteger, nullable=False),
     Column("l2_chain_id", BigInteger, nullable=False),
     Column("contract", Text, nullable=False),
+    # this very database: what it has told Prefect is not another ledger's, even one of the same contract
+    Column("ledger_id", Text, nullable=False, server_default=text("gen_random_uuid()::text")),
 )
 
 leadership = Table(

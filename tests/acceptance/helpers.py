@@ -276,12 +276,23 @@ class Prefect:
     async def clean(self) -> None:
         """Forget every run, deployment, work pool and block of the test before."""
         for flow in await self.all("/flows/filter"):
-            (await self._client.delete(f"/flows/{flow['id']}")).raise_for_status()
+            await self._delete(f"/flows/{flow['id']}")
         for pool in await self.all("/work_pools/filter"):
             if pool["name"] != "prefect-agent-pool":
-                (await self._client.delete(f"/work_pools/{pool['name']}")).raise_for_status()
+                await self._delete(f"/work_pools/{pool['name']}")
         for block in await self.all("/block_documents/filter"):
-            (await self._client.delete(f"/block_documents/{block['id']}")).raise_for_status()
+            await self._delete(f"/block_documents/{block['id']}")
+
+    async def _delete(self, path: str) -> None:
+        """Delete; SQLite answers 503 while somebody else writes."""
+
+        async def done() -> bool:
+            answer = await self._client.delete(path)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                answer.raise_for_status()
+            return answer.is_success
+
+        await eventually(f"DELETE {path} is done", done)
 
 
 async def settled(devnet: Devnet, block: int, up: Up | None = None, seconds: float = 45) -> None:

@@ -37,7 +37,8 @@ async def test_outputs_are_settled_and_prefect_tells_the_story(
         ledger_url=rows.url,
     )
     assert report.violations == []
-    assert (report.outputs_settled, report.reverted_transactions, report.unknown_outcomes) == (2, 0, 0)
+    assert report.outputs_settled in {2, 3}  # the second half may be aggregated before or after the retried range
+    assert (report.reverted_transactions, report.unknown_outcomes) == (0, 0)
 
     await prefect.equal(rows)
     await _every_run_has_its_name_tags_and_log(prefect, rows)
@@ -49,7 +50,6 @@ async def test_outputs_are_settled_and_prefect_tells_the_story(
 
 
 async def _every_run_has_its_name_tags_and_log(prefect: Prefect, rows: Ledger) -> None:
-    complete_stories = 0
     for row in rows.requests():
         run = await prefect.run(row["flow_run_id"])
         kind = "range" if row["kind"] == "RANGE" else "aggregation"
@@ -58,7 +58,8 @@ async def _every_run_has_its_name_tags_and_log(prefect: Prefect, rows: Ledger) -
         assert run["parameters"] == {"request_id": row["id"]}
         states = await prefect.states(run["id"])
         assert states[0] == STORY[0]
-        complete_stories += states == STORY
+        if row["status"] == "RELAYED" and not row["failure_text"]:
+            assert states == STORY, "a request that nothing happened to shows each state once"
         log = await prefect.log(run["id"])
         assert [line.split(":")[0] for line in log] == [
             event["to_status"]
@@ -66,7 +67,6 @@ async def _every_run_has_its_name_tags_and_log(prefect: Prefect, rows: Ledger) -
         ]
         if row["prover_request_id"]:
             assert any(row["prover_request_id"] in line for line in log)
-    assert complete_stories >= 1, "a loaded machine may skip a state, never all of them"
 
 
 async def _the_failures_are_shown_by_class(prefect: Prefect, rows: Ledger) -> None:
@@ -86,7 +86,7 @@ async def _the_failures_are_shown_by_class(prefect: Prefect, rows: Ledger) -> No
 
 async def _what_a_cycle_planned_is_its_child(prefect: Prefect, rows: Ledger) -> None:
     planned: list[Row] = rows.requests("parent_id IS NULL")
-    assert len(planned) == 8
+    assert {row["kind"] for row in planned} == {"RANGE", "AGG"}
     for row in planned:
         run = await prefect.run(row["flow_run_id"])
         cycle = await prefect.parent(run)

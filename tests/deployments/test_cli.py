@@ -82,11 +82,17 @@ def test_the_environment_comes_before_the_file_where_it_says_something(proposer:
     """An empty name, such as compose files pass on, does not hide the file's."""
     lines = [*(f"{name}={value}" for name, value in GOOD.items()), "POLL_INTERVAL=1m"]
     (tmp_path / "good.env").write_text("\n".join(lines))
-    (problem,) = _problems(
-        proposer("up", "--env-file", str(tmp_path / "good.env"), PRIVATE_KEY="", POLL_INTERVAL="soon")
-    )
-    assert problem.startswith("POLL_INTERVAL: ")
-    assert problem.endswith("not 'soon'")
+    found = _problems(proposer("up", "--env-file", str(tmp_path / "good.env"), PRIVATE_KEY="", POLL_INTERVAL="soon"))
+    assert found[0].startswith("POLL_INTERVAL: ")
+    assert found[0].endswith("not 'soon'")
+    assert not [problem for problem in found if problem.startswith("PRIVATE_KEY: ")]
+
+
+def test_endpoints_that_are_away_are_named_beside_a_wrong_setting(proposer: Cli) -> None:
+    """All at once: what shows without asking anybody, and what only asking shows."""
+    found = _problems(proposer("up", **GOOD, POLL_INTERVAL="soon"))
+    named = [problem.split(":")[0] for problem in found]
+    assert named == ["POLL_INTERVAL", "L1_RPC", "L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL"]
 
 
 def test_apply_needs_a_prefect_server_and_a_ledger(proposer: Cli) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployments import prefect_server
 from deployments.environment import client_environment, read_environment
 from deployments.prefect_server import PrefectServer
 from infra.devnet.gate import bind_loopback, free_port
@@ -29,7 +30,6 @@ from deployments.prefect_server import PrefectServer
 
 async def main():
     server = PrefectServer(Path(sys.argv[1]), int(sys.argv[2]))
-    server.check_port()
     server.start()
     print(server._child.pid, flush=True)
     await server.supervise()
@@ -118,10 +118,7 @@ def _listening(port: int) -> set[str]:
 
 
 def _free(port: int) -> bool:
-    with contextlib.suppress(FixConfiguration):
-        PrefectServer(Path(), port).check_port()
-        return True
-    return False
+    return PrefectServer(Path(), port).port_is_free()
 
 
 def test_a_server_whose_parent_died_before_it_could_ask_ends_by_itself(tmp_path: Path) -> None:
@@ -201,9 +198,12 @@ def test_forty_runs_created_at_once_are_all_created(server: Parent) -> None:
     assert asyncio.run(_create_at_once(server.api_url, 40)) == Counter({201: 40})
 
 
-def test_a_taken_port_is_said_before_anything_starts(server: Parent) -> None:
+def test_a_port_that_stays_taken_is_said_before_anything_starts(
+    server: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_server, "PORT_SECONDS", 0.5)
     with pytest.raises(FixConfiguration, match=rf"PREFECT_SERVER_API_PORT: port {server.port} is taken; set it to"):
-        PrefectServer(server.home, server.port).check_port()
+        asyncio.run(PrefectServer(server.home, server.port).await_port())
 
 
 def test_it_is_started_again_when_it_is_killed_and_keeps_its_runs(server: Parent) -> None:

@@ -10,7 +10,6 @@ from infra.devnet import Devnet
 from infra.devnet.anvil import Anvil, account_key
 from infra.devnet.gate import bind_loopback, free_port
 from proposer.errors import InvalidSettings
-from proposer.settings import ProposerSettings
 from tests.deployments.helpers import blocks_of
 
 STRANGER = account_key(5)[1]
@@ -19,20 +18,16 @@ NOBODY = "0x000000000000000000000000000000000000dEaD"
 ANVIL_CHAIN = 31337
 
 
-async def check(
-    devnet: Devnet, ledger: Ledger, settings: ProposerSettings | None = None, seconds: float = 5, **changes: str
-) -> LedgerIdentity:
+async def check(devnet: Devnet, ledger: Ledger, seconds: float = 5, **changes: str) -> LedgerIdentity:
     """Run the preflight of a devnet's environment with these changes."""
     async with blocks_of(devnet, seconds, **changes) as blocks:
-        return await Preflight(**vars(blocks), settings=settings or ProposerSettings(), ledger=ledger).check()
+        return await Preflight(**vars(blocks)).check(await ledger.identity())
 
 
-async def problems(
-    devnet: Devnet, ledger: Ledger, settings: ProposerSettings | None = None, seconds: float = 5, **changes: str
-) -> tuple[str, ...]:
+async def problems(devnet: Devnet, ledger: Ledger, seconds: float = 5, **changes: str) -> tuple[str, ...]:
     """Run it and return what it refuses."""
     with pytest.raises(InvalidSettings) as refused:
-        await check(devnet, ledger, settings, seconds, **changes)
+        await check(devnet, ledger, seconds, **changes)
     found = refused.value.problems
     assert devnet.proposer_key.removeprefix("0x") not in str(refused.value)
     return found
@@ -109,30 +104,12 @@ async def test_the_ledger_of_another_is_refused(
 
 async def test_several_problems_are_named_at_once(devnet: Devnet, ledger: Ledger) -> None:
     gone = f"http://127.0.0.1:{free_port()}"
-    settings = ProposerSettings(max_block_range=10, max_aggregation_members=2)
-    found = await problems(
-        devnet, ledger, settings, PRIVATE_KEY=STRANGER, L2_NODE_RPC=gone, OP_SUCCINCT_SERVER_URL=gone
-    )
+    found = await problems(devnet, ledger, PRIVATE_KEY=STRANGER, L2_NODE_RPC=gone, OP_SUCCINCT_SERVER_URL=gone)
     assert sorted(problem.split(":")[0] for problem in found) == [
         "L2_NODE_RPC",
-        "MAX_BLOCK_RANGE_PER_SPAN_PROOF",
         "OP_SUCCINCT_SERVER_URL",
         "PRIVATE_KEY",
     ]
-
-
-async def test_an_output_out_of_reach_of_the_limits_is_refused(devnet: Devnet, ledger: Ledger) -> None:
-    """The contract's interval is 100: 9 ranges of 11 blocks end before it, 10 of 10 are enough."""
-    short = ProposerSettings(max_block_range=11, max_aggregation_members=9)
-    (problem,) = await problems(devnet, ledger, short)
-    assert "9 ranges of 11 blocks cannot reach the next output, 100 blocks on; raise it" in problem
-    await check(devnet, ledger, ProposerSettings(max_block_range=10, max_aggregation_members=10))
-
-
-async def test_our_own_longer_interval_must_be_in_reach_too(devnet: Devnet, ledger: Ledger) -> None:
-    settings = ProposerSettings(submission_interval=500, max_block_range=10, max_aggregation_members=10)
-    (problem,) = await problems(devnet, ledger, settings)
-    assert "500 blocks on" in problem
 
 
 async def test_endpoints_that_are_away_stop_only_the_first_start(devnet: Devnet, ledger: Ledger) -> None:

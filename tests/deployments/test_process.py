@@ -85,6 +85,7 @@ async def leading(devnet: Devnet, ledger: Ledger, home: Path, **settings: Any) -
                 name="proposer",
                 settings=ProposerSettings(**(QUICK | settings)),
                 ledger=ledger,
+                ledger_id="tests",
                 **vars(blocks),
                 epoch=claim.epoch,
                 still_leads=claim.holds,

@@ -74,6 +74,7 @@ async def make_proposer(ledger: Ledger, epoch: int) -> AsyncIterator[MakePropose
                 name="proposer",
                 settings=ProposerSettings(**(SETTINGS | {"mock": devnet.config.mock} | changes)),
                 ledger=ledger,
+                ledger_id="tests",
                 l1=L1Chain(urls=SecretStr(l1_rpc or devnet.l1_rpc)),
                 oracle=L2OutputOracle(address=devnet.oracle_address),
                 node=OpNode(urls=SecretStr(devnet.node_rpc)),

@@ -37,20 +37,20 @@ SHOWN = {
 @pytest.mark.parametrize("status", list(Status))
 def test_every_status_has_its_state(status: Status) -> None:
     """The table is complete."""
-    state = run_state(replace(REQUEST, status=status, failure=Failure.UNFULFILLABLE), "why")
+    state = run_state(status, Failure.UNFULFILLABLE, "why")
     assert (state.type, state.name, state.message) == (*SHOWN[status], "why")
 
 
 @pytest.mark.parametrize("failure", list(Failure))
 def test_a_failed_run_is_named_by_its_class(failure: Failure) -> None:
     """Automations match on the name."""
-    state = run_state(replace(REQUEST, status=Status.FAILED, failure=failure), "")
+    state = run_state(Status.FAILED, failure, "")
     assert (state.type, state.name) == (StateType.FAILED, failure.value)
 
 
 def test_a_request_that_a_person_cancelled_is_shown_as_cancelled() -> None:
     """Parked by the operator is not a failure."""
-    state = run_state(replace(REQUEST, status=Status.PARKED, failure=Failure.CANCELLED_BY_OPERATOR), "")
+    state = run_state(Status.PARKED, Failure.CANCELLED_BY_OPERATOR, "")
     assert (state.type, state.name) == (StateType.CANCELLED, "CancelledByOperator")
 
 

@@ -101,13 +101,6 @@ def test_the_newest_block_cannot_be_looked_up_yet() -> None:
     assert (made.start, made.checkpoint, codes(made)) == ((), (), [Code.CHECKPOINT_PENDING])
 
 
-def test_a_chain_that_makes_blocks_on_demand_is_not_waited_for() -> None:
-    """A local devnet makes its next block for the checkpoint's own transaction."""
-    at = oracle().at
-    old = oracle(at=type(at)(at.number, at.hash, at.timestamp - 31))
-    assert plan(*members(80, 100), agg(), contract=old).checkpoint == ((9, 100),)
-
-
 @pytest.mark.parametrize(("head", "anchor"), [(287, 95), (288, 160), (1000, 872)])
 def test_an_anchor_about_to_leave_the_256_block_window_is_taken_newer(head: int, anchor: int) -> None:
     """64 blocks of the window are kept for the transaction to be mined in."""

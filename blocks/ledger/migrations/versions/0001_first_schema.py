@@ -15,6 +15,7 @@ STATEMENTS = (
         l1_chain_id BIGINT NOT NULL,
         l2_chain_id BIGINT NOT NULL,
         contract TEXT NOT NULL,
+        ledger_id TEXT DEFAULT gen_random_uuid()::text NOT NULL,
         CONSTRAINT pk_identity PRIMARY KEY (id)
     )
     """,
