@@ -2,9 +2,10 @@
 
 Creating a run reads and then writes in a transaction that Prefect begins as DEFERRED. If anybody commits in between,
 SQLite refuses the write at once, the API answers 503, and every client sleeps for 2, 4, 8 seconds. Begun as IMMEDIATE
-such transactions queue instead. Only the outermost transaction of a creating request is begun so: one that is opened
-inside another would wait for it for ever. This replaces one method of a private class, for our own embedded server
-only; Prefect's version is pinned, and a test holds that concurrent creations are not refused.
+such transactions queue instead. Only the first transaction of a creating request is begun so, and nothing that starts
+inside it inherits the mode: a reader that holds the write lock would stop the server. This replaces one method of a
+private class, for our own embedded server only; Prefect's version is pinned, and a test holds that concurrent
+creations are not refused.
 """
 
 import ctypes
@@ -25,7 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _PR_SET_PDEATHSIG = 1
 _CREATES = re.compile(r"/api/(?:flow_runs/?|task_runs/?|deployments/[^/]+/create_flow_run/?)")
 
-_creating: ContextVar[bool] = ContextVar("creating", default=False)
+_creation: ContextVar[list[bool] | None] = ContextVar("creation", default=None)
+"""Holds one True in a request that creates a run, until its first transaction has taken it."""
 
 
 @asynccontextmanager
@@ -33,15 +35,18 @@ async def _begin(
     self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
 ) -> AsyncGenerator[AsyncSessionTransaction]:
     del self
-    outermost = _creating.get()
-    in_creation = _creating.set(False)
-    token = SQLITE_BEGIN_MODE.set("IMMEDIATE" if with_for_update or outermost else "DEFERRED")
+    mark = _creation.get()
+    creates = bool(mark and mark.pop())
+    token = SQLITE_BEGIN_MODE.set("IMMEDIATE" if with_for_update or creates else "DEFERRED")
     try:
         async with session.begin() as transaction:
+            if creates:
+                await session.connection()  # the BEGIN is sent here
+                # a task started in here inherits the mode for its whole life, a session opened in here begins by it
+                SQLITE_BEGIN_MODE.set("DEFERRED")
             yield transaction
     finally:
         SQLITE_BEGIN_MODE.reset(token)
-        _creating.reset(in_creation)
 
 
 def _marking_creations(app: ASGIApp) -> ASGIApp:
@@ -49,7 +54,7 @@ def _marking_creations(app: ASGIApp) -> ASGIApp:
 
     async def marked(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and _CREATES.fullmatch(scope["path"]):
-            _creating.set(True)
+            _creation.set([True])
         await app(scope, receive, send)
 
     return marked

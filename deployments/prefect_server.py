@@ -19,7 +19,7 @@ log = logging.getLogger("proposer.prefect")
 START_SECONDS = 90
 DRAIN_SECONDS = 5
 PORT_SECONDS = 10
-_KEPT = ("PREFECT_", "PYTHON", "SQLITE", "LC_")
+_KEPT = ("PREFECT_", "PYTHON", "LC_")
 
 
 class PrefectServer:

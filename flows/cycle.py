@@ -17,7 +17,7 @@ from pydantic import Field
 from flows.context import Cycle, Proposer, current
 from flows.facts import l2_block_time, lag
 from flows.report import CycleReport, StageReport
-from flows.retries import is_down
+from flows.retries import READ_RETRIES
 from flows.stages import aggregations, observe, proving, ranges, requests, submission, witnesses
 from proposer.errors import ProposerError
 from proposer.permission import permission
@@ -118,10 +118,7 @@ async def read_as_task(name: str, look: Callable[[], Awaitable[T]]) -> T:
     @task(
         name=name,
         cache_policy=NO_CACHE,
-        retries=2,
-        retry_delay_seconds=[0.2, 0.6],
-        retry_jitter_factor=0.3,
-        retry_condition_fn=is_down,
+        **READ_RETRIES,
     )
     async def read() -> None:
         results.append(await look())

@@ -7,7 +7,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from flows.context import current
-from flows.retries import is_down
+from flows.retries import READ_RETRIES
 from proposer.snapshot import Outside
 
 
@@ -21,10 +21,7 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     name="read-l2-block-time",
     cache_key_fn=_key,
     persist_result=True,
-    retries=2,
-    retry_delay_seconds=[0.2, 0.6],
-    retry_jitter_factor=0.3,
-    retry_condition_fn=is_down,
+    **READ_RETRIES,
 )
 async def l2_block_time(l1_chain_id: int, contract: str) -> int:
     """Read the seconds between two L2 blocks from the contract; cached for ever under chain id and contract."""

@@ -24,7 +24,7 @@ def parse_seconds(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(allow_inf_nan=False, le=366 * 86400)]
 
 
 class ProposerSettings(BaseModel):
@@ -78,7 +78,7 @@ class ProposerSettings(BaseModel):
     """Least priority fee, in gwei."""
     min_base_fee_gwei: int = Field(default=1, ge=0, alias="TXMGR_MIN_BASEFEE")
     """Least base fee to reckon with, in gwei."""
-    min_balance_ether: float = Field(default=0.1, ge=0, allow_inf_nan=False, alias="MIN_BALANCE")
+    min_balance_ether: float = Field(default=0.1, ge=0, le=1e9, allow_inf_nan=False, alias="MIN_BALANCE")
     """Balance of the proposer's account, in ether, below which it warns."""
 
     @model_validator(mode="after")

@@ -6,25 +6,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
 from deployments.prefect_server import PrefectServer
-from infra.devnet import Devnet, DevnetConfig, ProverTiming
+from infra.devnet import Devnet, ProverTiming
 from tests.acceptance.helpers import QUICK, ROOT, Ledger, Prefect, Up, free_port, plain_environment
+from tests.devnets import StartDevnet, devnets
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 SERVICES = {"PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "1"}
 """How often Prefect's own services look, for tests that wait for one."""
 
-StartDevnet = Callable[..., Awaitable[Devnet]]
 StartUp = Callable[..., Up]
 
 
@@ -92,17 +90,12 @@ async def prefect(prefect_server: SessionServer) -> AsyncIterator[Prefect]:
 @pytest_asyncio.fixture
 async def start_devnet(tmp_path: Path) -> AsyncIterator[StartDevnet]:
     """Start devnets with these changes to a fast one; stopped after the test."""
-    async with AsyncExitStack() as stack:
-
-        async def start(**changes: Any) -> Devnet:
-            base: dict[str, Any] = {
-                "l1_block_time_s": 0.5,
-                "l2_blocks_per_second": 0.0,
-                "l2_initial_finalized": 1100,
-                "timing": ProverTiming(0.2, 0.4, 0.2, 0.4),
-            }
-            return await stack.enter_async_context(Devnet(DevnetConfig(**(base | changes))))
-
+    async with devnets(
+        l1_block_time_s=0.5,
+        l2_blocks_per_second=0.0,
+        l2_initial_finalized=1100,
+        timing=ProverTiming(0.2, 0.4, 0.2, 0.4),
+    ) as start:
         yield start
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from infra.devnet import Anvil, Devnet
 from infra.devnet.anvil import account_key
-from tests.acceptance.conftest import StartDevnet, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Ledger, Up, settled
+from tests.devnets import StartDevnet
 
 KEY = "0x" + "ab" * 31 + "cd"
 SECRETS = ("abababab", "path-token", "query-token", "word-of-pass")

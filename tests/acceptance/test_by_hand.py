@@ -6,8 +6,9 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from infra.devnet import Fault, FaultPlan, ProverTiming
-from tests.acceptance.conftest import StartDevnet, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Ledger, Prefect, Row, eventually, settled
+from tests.devnets import StartDevnet
 
 Cli = Callable[..., CompletedProcess[str]]
 

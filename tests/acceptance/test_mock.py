@@ -1,7 +1,8 @@
 """`OP_SUCCINCT_MOCK=true`: the mock endpoints from the first range to the settled output."""
 
-from tests.acceptance.conftest import StartDevnet, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Ledger, Prefect, settled
+from tests.devnets import StartDevnet
 
 
 async def test_mock_proofs_settle_an_output(

@@ -1,8 +1,9 @@
 """Prefect's server is away: settlement goes on, and its history is completed afterwards."""
 
 from infra.devnet import Fault, FaultPlan
-from tests.acceptance.conftest import SessionServer, StartDevnet, StartUp
+from tests.acceptance.conftest import SessionServer, StartUp
 from tests.acceptance.helpers import Ledger, Prefect, settled
+from tests.devnets import StartDevnet
 
 
 async def test_settlement_goes_on_and_history_catches_up(

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.devnet import ProverTiming
-from tests.acceptance.conftest import StartDevnet, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Ledger, Prefect, Up, eventually, settled
+from tests.devnets import StartDevnet
 
 
 async def _next_event(rows: Ledger, after: int, up: Up, seconds: float) -> float:

@@ -1,8 +1,9 @@
 """The main story: outputs are settled over real flow runs, and Prefect shows what became of every proof."""
 
 from infra.devnet import Fault, FaultPlan, ProverTiming, check
-from tests.acceptance.conftest import StartDevnet, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Ledger, Prefect, Row, eventually, settled
+from tests.devnets import StartDevnet
 
 STORY = ["PENDING/Unrequested", "RUNNING/WitnessGen", "RUNNING/Proving", "COMPLETED/Complete"]
 FAULTS = FaultPlan(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from infra.devnet import Devnet
-from tests.acceptance.conftest import StartDevnet
 from tests.acceptance.helpers import QUICK, Ledger, Prefect, Up, free_port, settled
+from tests.devnets import StartDevnet
 
 
 @pytest.fixture

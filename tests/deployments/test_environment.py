@@ -67,7 +67,7 @@ CASES: dict[str, tuple[dict[str, str | None], str, str]] = {
     "zero interval": ({"POLL_INTERVAL": "0"}, "POLL_INTERVAL: Input should be greater than 0", "not '0'"),
     "zero as a duration": ({"LOOK_INTERVAL": "0s"}, "LOOK_INTERVAL: Input should be greater than 0", "not"),
     "negative interval": ({"POLL_INTERVAL": "-1"}, "POLL_INTERVAL: Input should be greater than 0", "not '-1'"),
-    "endless interval": ({"POLL_INTERVAL": "inf"}, "POLL_INTERVAL: Input should be a finite number", "not 'inf'"),
+    "endless interval": ({"POLL_INTERVAL": "inf"}, "POLL_INTERVAL: Input should be", "not 'inf'"),
     "not a number": ({"MAX_PROOF_TIME": "nan"}, "MAX_PROOF_TIME: Input should be", "not 'nan'"),
     "unknown unit": ({"MAX_PROOF_TIME": "2d"}, "MAX_PROOF_TIME: Input should be a valid number", "not '2d'"),
     "half a block": ({"SUBMISSION_INTERVAL": "0.5"}, "SUBMISSION_INTERVAL: Input should be a valid int", "not '0.5'"),

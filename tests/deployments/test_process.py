@@ -21,8 +21,8 @@ from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from infra.devnet.gate import free_port
 from proposer.errors import NotLeader
 from proposer.settings import ProposerSettings
-from tests.deployments.conftest import StartDevnet
 from tests.deployments.helpers import blocks_of, eventually, execute
+from tests.devnets import StartDevnet
 
 QUICK: dict[str, Any] = {
     "max_block_range": 50,

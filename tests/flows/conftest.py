@@ -20,11 +20,11 @@ from flows.context import Proposer
 from flows.cycle import call, run_stages
 from flows.report import CycleReport
 from flows.stages import observe, proving
-from infra.devnet import Devnet, DevnetConfig, ProverTiming
+from infra.devnet import Devnet, ProverTiming
 from proposer.requests import ProofRequest, Status
 from proposer.settings import ProposerSettings
+from tests.devnets import StartDevnet, devnets
 
-StartDevnet = Callable[..., Awaitable[Devnet]]
 MakeProposer = Callable[..., Awaitable[Proposer]]
 
 SETTINGS: dict[str, Any] = {
@@ -41,17 +41,12 @@ SETTINGS: dict[str, Any] = {
 @pytest_asyncio.fixture
 async def start_devnet() -> AsyncIterator[StartDevnet]:
     """Start devnets without waiting times, with two ranges finalized, and these changes."""
-    async with AsyncExitStack() as stack:
-
-        async def start(**changes: Any) -> Devnet:
-            base: dict[str, Any] = {
-                "l1_block_time_s": 0.2,
-                "l2_blocks_per_second": 0.0,
-                "l2_initial_finalized": 1100,
-                "timing": ProverTiming(0.01, 0.05, 0.01, 0.05),
-            }
-            return await stack.enter_async_context(Devnet(DevnetConfig(**(base | changes))))
-
+    async with devnets(
+        l1_block_time_s=0.2,
+        l2_blocks_per_second=0.0,
+        l2_initial_finalized=1100,
+        timing=ProverTiming(0.01, 0.05, 0.01, 0.05),
+    ) as start:
         yield start
 
 

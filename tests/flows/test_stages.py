@@ -4,7 +4,8 @@ from flows.stages import observe, proving
 from infra.devnet import Devnet, Fault, FaultPlan
 from proposer.reasons import Code
 from proposer.requests import Kind, Status
-from tests.flows.conftest import MakeProposer, StartDevnet, answered, cycle, due_now, every_request, until, with_status
+from tests.devnets import StartDevnet
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
 
 
 async def test_cycles_settle_an_output(devnet: Devnet, make_proposer: MakeProposer) -> None:

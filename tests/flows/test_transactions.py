@@ -22,7 +22,8 @@ from infra.devnet.server import Dropped, HttpServer
 from proposer.errors import NotLeader, Reverted
 from proposer.l1_transactions import L1Transaction, Purpose, TxStatus
 from proposer.reasons import Code, Reason
-from tests.flows.conftest import MakeProposer, StartDevnet
+from tests.devnets import StartDevnet
+from tests.flows.conftest import MakeProposer
 
 
 async def _checkpoint(proposer: Proposer, back: int = 1) -> bytes | Reason:

@@ -4,7 +4,8 @@ import pytest
 
 from infra.devnet import Devnet, Fault, FaultPlan
 from proposer.requests import Failure, Status
-from tests.flows.conftest import MakeProposer, StartDevnet, answered, cycle, due_now, every_request, until
+from tests.devnets import StartDevnet
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until
 
 
 async def _one_range(start_devnet: StartDevnet, *rules: Fault) -> Devnet:

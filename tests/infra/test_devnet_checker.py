@@ -1,7 +1,6 @@
 """The checker passes an honest run and names every planted violation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from infra.devnet import Devnet, Report, check
 from infra.devnet.checker import Chain, check_ledger, check_outputs, check_payments
 from infra.devnet.ledger_rows import Ledger, RequestRow, read_ledger
 from infra.devnet.rpc import calldata
+from tests.devnets import StartDevnet
 
-StartDevnet = Callable[..., Awaitable[Devnet]]
 PROPOSE = "proposeL2Output(bytes32,uint256,uint256,bytes)"
 
 

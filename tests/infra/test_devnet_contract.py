@@ -1,6 +1,5 @@
 """The oracle and its verifiers behave as the real ones: checks, their order, revert data and events."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ from infra.devnet.checker import OUTPUT_PROPOSED, OUTPUTS_DELETED
 from infra.devnet.contracts import bytecode
 from infra.devnet.proofs import VERIFIER_SELECTOR, Commitments, aggregation_proof, public_values
 from infra.devnet.rpc import RpcError, calldata
+from tests.devnets import StartDevnet
 
 pytestmark = pytest.mark.asyncio
-StartDevnet = Callable[..., Awaitable[Devnet]]
 
 PROPOSE = "proposeL2Output(bytes32,uint256,uint256,bytes)"
 OPTIMISTIC = "proposeL2Output(bytes32,uint256,bytes32,uint256)"

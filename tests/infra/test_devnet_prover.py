@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from infra.devnet.log import read_log
 from infra.devnet.rpc import calldata
+from tests.devnets import StartDevnet
 
 pytestmark = pytest.mark.asyncio
-StartDevnet = Callable[..., Awaitable[Devnet]]
 DROPPED = (httpx.ReadError, httpx.RemoteProtocolError)
 
 
