@@ -80,7 +80,7 @@ class L1Chain(Outside, Block):
     _description: ClassVar[str | None] = "Reads from and sends to an L1 execution node, with fail-over."
 
     urls: SecretStr = Field(description="L1 execution RPC URL, or several separated by commas, in order of preference.")
-    timeout_seconds: float = Field(default=10, gt=0, description="Seconds one call to one URL may take.")
+    timeout_seconds: float = Field(default=5, gt=0, description="Seconds one call to one URL may take.")
     expected_chain_id: int | None = Field(
         default=None, description="Chain id of L1; empty takes that of the first URL that answers."
     )

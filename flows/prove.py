@@ -64,7 +64,7 @@ async def prove(request_id: RequestId) -> State[Any]:
     logger = get_run_logger()
     request = await proposer.ledger.request(request_id)
     async with proposer.write() as writer:
-        taken = await writer.take_up(request_id, "taken up by hand in Prefect")
+        taken = await writer.take_up(request_id, "taken up by hand in Prefect", proposer.settings.witness_gen_timeout)
     logger.info("%s is %s%s", request, request.status.value, ": due now" if taken else "")
     proposer.changed.set()
     last = 0

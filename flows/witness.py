@@ -27,6 +27,7 @@ from proposer.units import L1Block
 log = logging.getLogger("proposer.witness")
 
 SERVER_DOWN_PAUSE_SECONDS = 10.0
+WRITE_AGAIN_SECONDS = 1.0
 
 
 def hold(proposer: Proposer, request: ProofRequest) -> None:
@@ -58,7 +59,7 @@ async def _hold(proposer: Proposer, request: ProofRequest) -> None:
 async def _request(proposer: Proposer, request: ProofRequest) -> None:
     try:
         answer = await _ask(proposer, request)
-    except EndpointDown as error:
+    except (EndpointDown, NotLeader) as error:
         await _postpone(proposer, request, error)
     except TimeoutError:
         text = f"no answer within {proposer.settings.witness_gen_timeout:.0f} s: it may have been paid"
@@ -93,16 +94,31 @@ async def _accept(proposer: Proposer, request: ProofRequest, answer: Accepted | 
     if isinstance(answer, MockProven) and request.kind is Kind.RANGE and not answer.proof:
         await _fail(proposer, request, Failure.BAD_PROOF, "the mock server delivers an empty range proof")
         return
-    look_at = await proposer.ledger.now() + timedelta(seconds=1)
-    async with proposer.write() as writer:
-        if isinstance(answer, MockProven):
-            await writer.complete(request, answer.proof, f"proven by the mock server: {len(answer.proof)} bytes")
-        else:
-            await writer.proving(request.id, answer.prover_id, look_at)
+    if isinstance(answer, Accepted):
+        log.info("%s: the prover's id is %s", request, answer.prover_id)
+    await _write_down(proposer, request, answer)
     head = await _l1_head(proposer)
     if head is not None:
         async with proposer.write() as writer:
             await writer.l1_head(request.id, head)
+
+
+async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> None:
+    """Store what was paid for, however long the ledger or the leadership is away."""
+    while True:
+        try:
+            async with proposer.write() as writer:
+                if isinstance(answer, MockProven):
+                    await writer.complete(
+                        request, answer.proof, f"proven by the mock server: {len(answer.proof)} bytes"
+                    )
+                else:
+                    await writer.proving(request.id, answer.prover_id)
+        except (EndpointDown, NotLeader) as error:
+            log.warning("%s: its answer is not written down yet: %s", request, error)
+            await asyncio.sleep(WRITE_AGAIN_SECONDS)
+        else:
+            return
 
 
 async def _l1_head(proposer: Proposer) -> L1Block | None:
@@ -127,7 +143,7 @@ async def _fail(proposer: Proposer, request: ProofRequest, failure: Failure, tex
         await writer.fail(request, failure, text, follow, poll=False)
 
 
-async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDown) -> None:
+async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDown | NotLeader) -> None:
     """Nothing was asked: the request waits, and no attempt is charged."""
     pause = SERVER_DOWN_PAUSE_SECONDS * (1 + jitter(request.id))
     if isinstance(error, RateLimited):

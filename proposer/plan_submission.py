@@ -48,6 +48,10 @@ _ABOUT_THE_MOMENT = (
     "optimistic mode",
     "in the future",
     "greater than or equal to next expected block number",
+    # the verifier gateway's: another proof of the same program meets the same
+    "RouteIsFrozen",
+    "RouteNotFound",
+    "WrongVerifierSelector",
 )
 """Parts of the contract's reverts that time, its owner, or a re-plan will lift."""
 

@@ -70,9 +70,10 @@ def judge(request: ProofRequest, status: ProofStatus, max_proof_time: float, now
         case Fulfillment.UNFULFILLABLE:
             return Ended(Failure.UNFULFILLABLE, "the network gave the request up or its deadline passed")
         case Fulfillment.UNSPECIFIED | Fulfillment.REQUESTED | Fulfillment.ASSIGNED:
-            asked = request.requested_at or request.since
-            if now - asked > timedelta(seconds=max_proof_time):
-                return Ended(Failure.PROOF_TIMEOUT, f"no proof {(now - asked).total_seconds():.0f} s after the request")
+            # since the server's answer: the network's own deadline runs from there, not from before the witness
+            if now - request.since > timedelta(seconds=max_proof_time):
+                waited = (now - request.since).total_seconds()
+                return Ended(Failure.PROOF_TIMEOUT, f"no proof {waited:.0f} s after the server's answer")
             return None
 
 

@@ -54,7 +54,8 @@ IN_FLIGHT = frozenset({Status.WITNESSGEN, Status.PROVING})
 TRANSITIONS: Mapping[Status, frozenset[Status]] = MappingProxyType(
     {
         # to COMPLETE: what was paid for before it was parked and taken up again may still arrive
-        Status.UNREQ: frozenset({Status.WITNESSGEN, Status.COMPLETE, Status.PARKED, Status.CANCELLED}),
+        # to PROVING: taken up again while the answer to its first request was under way
+        Status.UNREQ: frozenset({Status.WITNESSGEN, Status.PROVING, Status.COMPLETE, Status.PARKED, Status.CANCELLED}),
         # back to UNREQ when the server was down: nothing was asked, no attempt is charged
         Status.WITNESSGEN: frozenset(
             {Status.PROVING, Status.COMPLETE, Status.UNREQ, Status.FAILED, Status.PARKED, Status.CANCELLED}

@@ -60,18 +60,20 @@ def successors(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now:
             return [_parked(failed, failure, now, "block cannot be executed by the program")]
         case Failure.CANCELLED_BY_OPERATOR | Failure.SUPERSEDED:
             return []
-        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT if failed.unknown_outcomes >= MAX_UNKNOWN_OUTCOMES:
+        # an id that the server has forgotten was paid for, too
+        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT | Failure.LOST_BY_SERVER if (
+            failed.unknown_outcomes >= MAX_UNKNOWN_OUTCOMES
+        ):
             return [
                 _parked(failed, failure, now, f"{failure.value} twice: it may have been paid twice already", unknown=1)
             ]
-        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT:
+        case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT | Failure.LOST_BY_SERVER:
             return [_again(failed, failure, policy, now, unknown=1)]
         case (
             Failure.UNEXECUTABLE
             | Failure.UNFULFILLABLE
             | Failure.WITNESS_FAILED
             | Failure.PROOF_TIMEOUT
-            | Failure.LOST_BY_SERVER
             | Failure.BAD_PROOF
             | Failure.REFUSED_IN_SIMULATION
         ):

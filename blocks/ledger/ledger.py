@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import InternalError as PgInternalError
 from psycopg.errors import ExclusionViolation, UniqueViolation
 from sqlalchemy import Row, and_, func, make_url, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -21,7 +22,7 @@ from blocks.ledger.migrate import migrate
 from blocks.ledger.rows import request_from, select_requests, select_signed, select_transactions, transaction_from
 from blocks.ledger.tables import identity, l1_transactions, marks, proof_requests, proofs, request_events
 from blocks.ledger.writer import Writer
-from proposer.errors import EndpointDown, FixConfiguration, LedgerMoved, UnknownRequest, WrongLedger
+from proposer.errors import BadReply, EndpointDown, FixConfiguration, LedgerMoved, UnknownRequest, WrongLedger
 from proposer.l1_transactions import UNSETTLED, L1Transaction, Purpose, TxStatus
 from proposer.polling import Usual
 from proposer.requests import IN_FLIGHT, OPEN, Failure, Kind, ProofRequest, Status
@@ -160,9 +161,12 @@ class Ledger:
             if not isinstance(error.orig, ExclusionViolation | UniqueViolation):
                 raise
             raise LedgerMoved(f"the ledger changed meanwhile; it is decided anew: {_brief(error)}") from error
+        except DataError as error:
+            raise BadReply(f"a value cannot be stored in the ledger: {_brief(error)}") from error
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise EndpointDown(f"the ledger's database hung up: {_brief(error)}") from error
+            # a standby or a database set read-only says InternalError
+            if error.connection_invalidated or isinstance(error.orig, PgInternalError):
+                raise EndpointDown(f"the ledger's database cannot be written: {_brief(error)}") from error
             raise
 
     @asynccontextmanager
@@ -265,6 +269,13 @@ class Ledger:
         async with self.connect() as connection:
             return await _transactions(connection, where)
 
+    async def reverted_proposals(self, request_id: int) -> int:
+        """Count the proposals of a request that were mined and reverted although their simulation passed."""
+        t = l1_transactions.c
+        reverted = (t.request_id == request_id, t.purpose == Purpose.PROPOSE.value, t.status == TxStatus.REVERTED.value)
+        async with self.connect() as connection:
+            return (await connection.execute(select(func.count()).where(*reverted))).scalar_one()
+
     async def checkpoints(self) -> list[int]:
         """Return the L1 blocks whose hashes our transactions stored in the contract lately, newest first."""
         t = l1_transactions.c
@@ -305,7 +316,7 @@ class Ledger:
         """Return the Prefect runs of the requests that a person could cancel, by request id."""
         where = (_r.status.in_([Status.UNREQ.value, *(s.value for s in IN_FLIGHT)]), _r.flow_run_id.is_not(None))
         async with self.connect() as connection:
-            rows = await connection.execute(select(_r.id, _r.flow_run_id).where(*where).order_by(_r.id).limit(200))
+            rows = await connection.execute(select(_r.id, _r.flow_run_id).where(*where).order_by(_r.id))
             return {row.id: row.flow_run_id for row in rows}
 
     async def close(self) -> None:

@@ -27,6 +27,7 @@ from proposer.requests import TRANSITIONS, Checkpoint, Failure, NewRequest, Proo
 from proposer.units import L1Block
 
 _r = proof_requests.c
+_TEN_YEARS = 10 * 365 * 86400  # seconds; a contract may name any number
 
 
 class Writer:
@@ -44,7 +45,7 @@ class Writer:
 
     async def move(self, move: Move) -> bool:
         """Carry out one move if the request still has the status it was decided on."""
-        values = {"failure": move.failure.value} if move.failure else {}
+        values = {"failure": move.failure.value, "failure_text": move.why} if move.failure else {}
         return await self._move(move.request, move.frm, move.to, move.why, values, move.failure)
 
     async def insert(self, new: NewRequest, cycle_run_id: str | None = None) -> int:
@@ -76,11 +77,15 @@ class Writer:
             },
         )
 
-    async def proving(self, request_id: int, prover_id: str, look_at: datetime) -> bool:
-        """WITNESSGEN to PROVING, with the id in the same statement; a closed row keeps the late id and is polled."""
-        values: dict[str, object] = {"prover_request_id": prover_id, "next_poll_at": look_at}
-        moved = await self._move(
-            request_id, Status.WITNESSGEN, Status.PROVING, f"accepted by the prover as {prover_id}", values
+    async def proving(self, request_id: int, prover_id: str) -> bool:
+        """WITNESSGEN to PROVING, with the id in the same statement; a closed row keeps the late id and is polled.
+
+        So does UNREQ: the request was parked and taken up again while this answer was under way.
+        """
+        values: dict[str, object] = {"prover_request_id": prover_id, "next_poll_at": func.now() + timedelta(seconds=1)}
+        why = f"accepted by the prover as {prover_id}"
+        moved = await self._move(request_id, Status.WITNESSGEN, Status.PROVING, why, values) or await self._move(
+            request_id, Status.UNREQ, Status.PROVING, why, values
         )
         if not moved:
             late = update(proof_requests).where(_r.id == request_id, _r.prover_request_id.is_(None))
@@ -108,7 +113,7 @@ class Writer:
 
         `poll` keeps looking at the prover id: a proof that arrives late is a proof.
         """
-        values: dict[str, object] = {"failure": failure.value, "failure_text": text}
+        values: dict[str, object] = {"failure": failure.value, "failure_text": text.replace("\0", "")}
         if not poll:
             values["next_poll_at"] = None
         if not await self._move(request.id, request.status, Status.FAILED, text, values, failure):
@@ -124,7 +129,12 @@ class Writer:
             Status.WITNESSGEN,
             Status.UNREQ,
             why,
-            {"next_attempt_at": until, "failure_text": why, "requested_at": None, "claimed_epoch": None},
+            {
+                "next_attempt_at": until,
+                "failure_text": why.replace("\0", ""),
+                "requested_at": None,
+                "claimed_epoch": None,
+            },
         )
 
     async def look_again(self, at: Mapping[int, datetime | None]) -> None:
@@ -172,13 +182,16 @@ class Writer:
             .values(l1_head=head)
         )
 
-    async def take_up(self, request_id: int, why: str) -> bool:
+    async def take_up(self, request_id: int, why: str, witness_seconds: float) -> bool:
         """Take a request up by hand: parked or waiting, it is due at once; one with a prover id is looked at."""
         paid = select(_r.prover_request_id.is_not(None)).where(_r.id == request_id)
         if (await self._connection.execute(paid)).scalar_one_or_none():
             look_at_once = {"next_poll_at": func.now(), "failure": None}
             return await self._move(request_id, Status.PARKED, Status.PROVING, why, look_at_once)
-        now_due: dict[str, Any] = {"next_attempt_at": func.now()}
+        # a request whose answer may still be under way is not sent beside it
+        now_due: dict[str, Any] = {
+            "next_attempt_at": func.greatest(func.now(), _r.requested_at + timedelta(seconds=witness_seconds))
+        }
         if await self._move(request_id, Status.PARKED, Status.UNREQ, why, now_due | {"failure": None}):
             return True
         waiting = update(proof_requests).where(_r.id == request_id, _r.status == Status.UNREQ.value)
@@ -270,7 +283,7 @@ class Writer:
         settled = select(_r.id).where(
             _r.id == proofs.c.request_id,
             _r.status == Status.RELAYED.value,
-            _r.since < func.now() - timedelta(seconds=after_seconds),
+            _r.since < func.now() - timedelta(seconds=min(after_seconds, _TEN_YEARS)),
         )
         return (await self._connection.execute(delete(proofs).where(settled.exists()))).rowcount
 
@@ -301,7 +314,7 @@ class Writer:
             "from_status": frm.value if frm else None,
             "to_status": to.value,
             "failure": failure.value if failure else None,
-            "why": why,
+            "why": why.replace("\0", ""),  # PostgreSQL's text knows no NUL, a server's may hold one
             "epoch": self.epoch,
         }
         event = (

@@ -8,7 +8,7 @@ from flows.context import Proposer
 from proposer.errors import ProposerError
 from proposer.snapshot import NodeView, OracleView, Outside, ServerView
 
-DEADLINE_SECONDS = 8
+DEADLINE_SECONDS = 12
 """A hanging endpoint may hold up a cycle for this long and no longer."""
 
 T = TypeVar("T")

@@ -1,14 +1,18 @@
 """Stage 2, ProcessProvingRequests: look at every prover id that is due, all at once."""
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from blocks.prover import UnknownProof
 from flows.context import Proposer
-from proposer.errors import EndpointDown, ProposerError, RequestRefused
+from proposer.errors import BadReply, EndpointDown, ProposerError, RequestRefused
 from proposer.polling import Ended, ProofStatus, Proven, judge, next_look
 from proposer.requests import Failure, ProofRequest, Status
 from proposer.retry import successors
+
+log = logging.getLogger("proposer.proving")
 
 CONCURRENCY = 50
 """Looks under way at the same time."""
@@ -48,7 +52,8 @@ async def _look(proposer: Proposer) -> list[str]:
         raise unexpected[0]
     if len(errors) == len(due) and isinstance(errors[0], EndpointDown):
         raise errors[0]
-    return [r for r in results if isinstance(r, str)]
+    failed = [(r, e) for r, e in zip(due, results, strict=True) if isinstance(e, ProposerError)]
+    return [r for r in results if isinstance(r, str)] + await _give_up_unanswered(proposer, failed, now)
 
 
 async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> str | None:
@@ -57,11 +62,12 @@ async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> 
         status: ProofStatus = await proposer.server.status(request.prover_id)
     except UnknownProof as error:
         return await _unknown_to_server(proposer, request, error, now)
-    except RequestRefused as error:
-        # the server is there and cannot say anything about this id: that ends at the deadline too
-        if now - (request.requested_at or request.since) <= timedelta(seconds=proposer.settings.max_proof_time):
-            return None
+    except (RequestRefused, BadReply) as error:
+        # the server is there and says nothing of use about this id: that ends at the deadline too
+        if not _is_overdue(proposer, request, now):
+            raise
         return await give_up(proposer, request, Failure.PROOF_TIMEOUT, f"no answer about the proof: {error}", now)
+    proposer.unknown_since.pop(request.id, None)
     match judge(request, status, proposer.settings.max_proof_time, now):
         case Proven(proof):
             return await take(proposer, request, proof)
@@ -69,6 +75,24 @@ async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> 
             return await give_up(proposer, request, failure, text, now)
         case None:
             return None
+
+
+def _is_overdue(proposer: Proposer, request: ProofRequest, now: datetime) -> bool:
+    return now - request.since > timedelta(seconds=proposer.settings.max_proof_time)
+
+
+async def _give_up_unanswered(
+    proposer: Proposer, failed: Sequence[tuple[ProofRequest, ProposerError]], now: datetime
+) -> list[str]:
+    """End overdue requests whose looks go unanswered while others are answered: the server is there for those."""
+    ended: list[str] = []
+    for request, error in failed:
+        log.warning("%s: %s", request, error)
+        if isinstance(error, EndpointDown) and _is_overdue(proposer, request, now):
+            text = f"no answer about the proof: {error}"
+            if done := await give_up(proposer, request, Failure.PROOF_TIMEOUT, text, now):
+                ended.append(done)
+    return ended
 
 
 async def take(proposer: Proposer, request: ProofRequest, proof: bytes) -> str | None:
@@ -82,9 +106,10 @@ async def take(proposer: Proposer, request: ProofRequest, proof: bytes) -> str |
 async def give_up(proposer: Proposer, request: ProofRequest, failure: Failure, text: str, now: datetime) -> str | None:
     """End an attempt and insert what carries on; a closed row just stops being looked at.
 
-    A request given up on the clock may still be delivered: it is looked at until its blocks are settled.
+    A request given up on the clock, or unknown to the server, may still be delivered: it is looked at until its blocks
+    are settled.
     """
-    ended = failure is not Failure.PROOF_TIMEOUT
+    ended = failure not in {Failure.PROOF_TIMEOUT, Failure.LOST_BY_SERVER}
     if request.status is not Status.PROVING:
         if ended:
             async with proposer.write() as writer:
@@ -100,8 +125,8 @@ async def _unknown_to_server(
     proposer: Proposer, request: ProofRequest, error: UnknownProof, now: datetime
 ) -> str | None:
     """An id the server does not know is looked at for a grace period before it counts as lost."""
-    asked = request.requested_at or request.since
-    grace = max(4 * proposer.settings.look_interval, 60.0)
-    if (now - asked).total_seconds() <= grace:
+    since = proposer.unknown_since.setdefault(request.id, now)
+    if now - since <= timedelta(seconds=max(4 * proposer.settings.look_interval, 60.0)):
         return None
+    del proposer.unknown_since[request.id]
     return await give_up(proposer, request, Failure.LOST_BY_SERVER, str(error), now)

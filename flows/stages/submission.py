@@ -12,6 +12,9 @@ from proposer.reasons import Code, Reason
 from proposer.requests import Failure, ProofRequest
 from proposer.retry import successors
 
+MAX_REVERTED = 2
+"""Proposals of one aggregation that may revert on chain before a person has to look."""
+
 
 async def submit(cycle: Cycle) -> StageReport:
     """Tend pending transactions, then simulate and propose the best complete aggregation; never wait for a block."""
@@ -37,6 +40,8 @@ async def submit(cycle: Cycle) -> StageReport:
 async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> Reason | None:
     proposer = cycle.proposer
     assert request.output_root is not None and request.checkpoint is not None  # checked by the plan and above
+    if await proposer.ledger.reverted_proposals(request.id) >= MAX_REVERTED:
+        return _reverts_when_mined(request)
     (proof,) = await proposer.ledger.proofs([request.id])
     calldata = encode_propose(request.output_root, request.range.end, request.checkpoint.number, proof)
     try:
@@ -54,6 +59,17 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
         return sent
     report.did.append(f"proposed block {request.range.end}: 0x{sent.hex()}")
     return None
+
+
+def _reverts_when_mined(request: ProofRequest) -> Reason:
+    return Reason(
+        Code.PROPOSAL_REVERTS,
+        f"The proposal of block {request.range.end} (request {request.id}) was mined and reverted {MAX_REVERTED} times "
+        "although its simulation passes.",
+        "Nothing more is sent for it. Look at the transactions: gas limit, or a contract that another proposer changes "
+        "in the same block.",
+        {"request": request.id},
+    )
 
 
 async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) -> None:

@@ -144,12 +144,24 @@ async def test_a_claim_is_the_intent_before_the_request(ledger: Ledger, epoch: i
 
 
 async def test_proving_and_its_id_are_one_statement(ledger: Ledger, epoch: int, request_id: int) -> None:
-    look = await ledger.now() + timedelta(seconds=9)
+    look = await ledger.now() + timedelta(seconds=1)
     async with ledger.write(epoch) as writer:
         await writer.claim(request_id, None)
-        assert await writer.proving(request_id, "0xabc", look)
+        assert await writer.proving(request_id, "0xabc")
     row = await ledger.request(request_id)
-    assert (row.status, row.prover_id, row.next_poll_at) == (Status.PROVING, "0xabc", look)
+    assert (row.status, row.prover_id) == (Status.PROVING, "0xabc")
+    assert row.next_poll_at is not None
+    assert timedelta() <= row.next_poll_at - look < timedelta(seconds=5)
+
+
+async def test_an_id_for_a_request_that_was_taken_up_again_meanwhile_is_its_id(
+    ledger: Ledger, epoch: int, request_id: int
+) -> None:
+    """Parked and taken up while the first answer was under way, it is proving: nothing is asked twice."""
+    async with ledger.write(epoch) as writer:
+        assert await writer.proving(request_id, "0xabc")
+    row = await ledger.request(request_id)
+    assert (row.status, row.prover_id) == (Status.PROVING, "0xabc")
 
 
 @pytest.mark.parametrize("closed", [Status.FAILED, Status.CANCELLED, Status.PARKED])
@@ -158,13 +170,12 @@ async def test_a_late_id_is_kept_on_its_closed_row_and_looked_at(
 ) -> None:
     """It may have been paid: its status stays, and it is due for a look. A second id does not replace it."""
     await force(ledger, request_id, closed, prover_request_id=None)
-    look = await ledger.now() - timedelta(seconds=1)
     async with ledger.write(epoch) as writer:
-        assert not await writer.proving(request_id, "0xlate", look)
-        assert not await writer.proving(request_id, "0xother", look)
+        assert not await writer.proving(request_id, "0xlate")
+        assert not await writer.proving(request_id, "0xother")
     row = await ledger.request(request_id)
     assert (row.status, row.prover_id) == (closed, "0xlate")
-    assert [r.id for r in await ledger.due_for_a_look()] == [request_id]
+    assert row.next_poll_at is not None
     assert len(await ledger.events(request_id)) == 1
 
 
@@ -279,14 +290,14 @@ async def test_a_person_takes_a_request_up(ledger: Ledger, epoch: int, request_i
     for status in (Status.PARKED, Status.UNREQ):
         await force(ledger, request_id, status, next_attempt_at=later, prover_request_id=None)
         async with ledger.write(epoch) as writer:
-            assert await writer.take_up(request_id, "by hand")
+            assert await writer.take_up(request_id, "by hand", 1200)
         row = await ledger.request(request_id)
         assert row.status is Status.UNREQ
         assert row.next_attempt_at is not None
         assert row.next_attempt_at < later
     await force(ledger, request_id, Status.WITNESSGEN)
     async with ledger.write(epoch) as writer:
-        assert not await writer.take_up(request_id, "by hand")
+        assert not await writer.take_up(request_id, "by hand", 1200)
 
 
 async def test_a_parked_request_that_was_paid_is_looked_at_not_asked_again(
@@ -295,7 +306,7 @@ async def test_a_parked_request_that_was_paid_is_looked_at_not_asked_again(
     """Taken up by hand it is proving under the id that it has."""
     await force(ledger, request_id, Status.PARKED, prover_request_id="ab" * 32)
     async with ledger.write(epoch) as writer:
-        assert await writer.take_up(request_id, "by hand")
+        assert await writer.take_up(request_id, "by hand", 1200)
     (row,) = await ledger.due_for_a_look()
     assert (row.status, row.prover_id) == (Status.PROVING, "ab" * 32)
 

@@ -70,7 +70,7 @@ async def test_mock_endpoints(server: Server) -> None:
 @pytest.mark.parametrize(
     ("say", "error"),
     [
-        (Say(status=502), EndpointDown),
+        (Say(status=502), OutcomeUnknown),
         (Say("starting", status=503), EndpointDown),
         (Say(status=429, headers={"Retry-After": "7"}), RateLimited),
         (Say(status=504), OutcomeUnknown),

@@ -94,7 +94,8 @@ async def leading(devnet: Devnet, ledger: Ledger, home: Path, **settings: Any) -
             try:
                 yield Led(proposer, claim, stop, task, ledger)
             finally:
-                task.cancel()
+                for running in (task, *proposer.witnesses.values()):
+                    running.cancel()
                 await asyncio.gather(task, *proposer.witnesses.values(), return_exceptions=True)
 
 
@@ -148,18 +149,17 @@ async def test_a_stop_waits_no_longer_than_the_drain_timeout(
     assert await led.statuses() == {"WITNESSGEN": 2}
 
 
-async def test_a_stolen_leadership_ends_it_and_cancels_what_waits_for_an_answer(
+async def test_a_stolen_leadership_ends_it_and_what_waits_for_an_answer_goes_on(
     start_devnet: StartDevnet, ledger: Ledger, database_url: str, tmp_path: Path, quick: None
 ) -> None:
-    """At the next renewal; from then on it neither writes nor asks nor sends."""
+    """At the next renewal; from then on it neither writes nor asks nor sends. What was paid for is not cut off."""
     devnet = await start_devnet(faults=HANGS)
     async with leading(devnet, ledger, tmp_path) as led:
         await eventually("both requests wait for their answer", led.asking)
         waiting = list(led.proposer.witnesses.values())
         execute(database_url, "UPDATE leadership SET owner = 'thief', epoch = epoch + 1")
         assert not await asyncio.wait_for(led.task, 5)
-        await asyncio.wait(waiting, timeout=2)
-        assert all(task.cancelled() for task in waiting)
+        assert not any(task.done() for task in waiting)
         with pytest.raises(NotLeader):
             led.proposer.must_lead()
         with pytest.raises(NotLeader):

@@ -33,7 +33,7 @@ LOOKS = {
 def test_what_a_look_means(
     fulfillment: Fulfillment, execution: Execution, proof: bytes, age: float, outcome: Proven | Failure | None
 ) -> None:
-    asked = request(1, 0, 10, Status.PROVING, requested_at=ago(age))
+    asked = request(1, 0, 10, Status.PROVING, since=ago(age))
     seen = judge(asked, ProofStatus(fulfillment, execution, proof), DEADLINE, NOW)
     assert (seen.failure if isinstance(seen, Ended) else seen) == outcome
 
@@ -60,12 +60,12 @@ WAITS = {
 
 @pytest.mark.parametrize(("usual", "age", "wait"), WAITS.values(), ids=WAITS)
 def test_when_to_look_again(usual: Usual | None, age: float, wait: float) -> None:
-    asked = request(1, 0, 10, Status.PROVING, requested_at=ago(age))
+    asked = request(1, 0, 10, Status.PROVING, since=ago(age))
     assert next_look(asked, usual, 15, NOW) == NOW + timedelta(seconds=wait)
 
 
 @given(st.floats(0, 10**6), st.floats(0, 10**5), st.floats(0, 10**5))
 def test_the_next_look_is_between_a_second_and_the_interval(age: float, quick: float, more: float) -> None:
-    asked = request(1, 0, 10, Status.PROVING, requested_at=ago(age))
+    asked = request(1, 0, 10, Status.PROVING, since=ago(age))
     wait = (next_look(asked, Usual(quick, quick + more), 15, NOW) - NOW).total_seconds()
     assert 1 <= wait <= 15
