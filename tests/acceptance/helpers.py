@@ -255,6 +255,8 @@ class Prefect:
         for row in ledger.requests():
             run = runs.get(row["flow_run_id"] or "")
             shown = f"{run['state']['type']}/{run['state']['name']}" if run else "no run"
+            if row["mirrored_event"] < row["last_event"]:
+                found.append(f"request {row['id']} has a history that is not shown yet")
             if shown != shown_as(row):
                 found.append(f"request {row['id']} is {row['status']} {row['failure'] or ''}, Prefect shows {shown}")
         return found
