@@ -1,9 +1,7 @@
 """L1: an Ethereum execution node, or several."""
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Literal
 
@@ -51,19 +49,6 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Sent], ...] = (
     (re.compile(r"(?:fee|price|tip).*too low", re.IGNORECASE), Sent.UNDERPRICED),
     (re.compile(r"(?:below|less than) .*(?:base fee|minimum)", re.IGNORECASE), Sent.UNDERPRICED),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """An event; `index` is its place in the block."""
-
-    address: str
-    topics: tuple[bytes, ...]
-    data: bytes
-    block: L1Block
-    block_hash: bytes
-    transaction: bytes
-    index: int
 
 
 class L1Chain(Outside, Block):
@@ -271,33 +256,8 @@ class L1Chain(Outside, Block):
             raise unknown
         raise all_down(failures)
 
-    async def logs(self, address: str, topics: Sequence[bytes | None], first: int, last: int) -> list[Log]:
-        """Read a contract's events in blocks `first..last`; a topic of None matches any."""
-        wanted = [None if topic is None else "0x" + topic.hex() for topic in topics]
-        query = {"address": address, "topics": wanted, "fromBlock": hex(first), "toBlock": hex(last)}
-        result, where = await self._stated("eth_getLogs", query)
-        if not isinstance(result, list):
-            raise bad(where, "result", result, "a list")
-        return await asyncio.to_thread(lambda: [_log(item, where) for item in result])
-
 
 def _shown(value: object) -> object:
     if isinstance(value, bytes):
         return "0x" + value.hex()
     return hex(value) if isinstance(value, int) else value
-
-
-def _log(item: object, where: str) -> Log:
-    topics = member(item, "topics", where)
-    address = member(item, "address", where)
-    if not isinstance(topics, list) or not isinstance(address, str):
-        raise bad(where, "topics", topics, "a list beside an address")
-    return Log(
-        address,
-        tuple(data(topic, "topics", where, 32) for topic in topics),
-        data(member(item, "data", where), "data", where),
-        L1Block(quantity(member(item, "blockNumber", where), "blockNumber", where)),
-        data(member(item, "blockHash", where), "blockHash", where, 32),
-        data(member(item, "transactionHash", where), "transactionHash", where, 32),
-        quantity(member(item, "logIndex", where), "logIndex", where),
-    )

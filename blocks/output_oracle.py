@@ -15,7 +15,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from blocks.base import CONFIG, Outside
-from blocks.l1 import L1Chain, Log
+from blocks.l1 import L1Chain
 from proposer.errors import BadReply, InvalidSettings, Reverted
 from proposer.requests import Commitments
 from proposer.snapshot import L1Ref, OracleView
@@ -45,7 +45,6 @@ _SIGNATURES = (
 )
 SELECTORS: Mapping[str, bytes] = MappingProxyType({s: keccak(text=s)[:4] for s in _SIGNATURES})
 """Selector by full signature."""
-OUTPUT_PROPOSED = keccak(text="OutputProposed(bytes32,uint256,uint256,uint256)")
 _IMPLEMENTATION_SLOT = (int.from_bytes(keccak(text="eip1967.proxy.implementation")) - 1).to_bytes(32)
 _WORD = 32
 
@@ -59,16 +58,6 @@ class Output:
     block: L2Block
 
 
-@dataclass(frozen=True, slots=True)
-class OutputProposed:
-    """The event of a new output."""
-
-    root: bytes
-    index: int
-    l2_block: L2Block
-    l1_timestamp: int
-
-
 def encode_checkpoint(number: int) -> bytes:
     """Encode `checkpointBlockHash` of an L1 block."""
     return SELECTORS[CHECKPOINT] + abi_encode(["uint256"], [number])
@@ -78,14 +67,6 @@ def encode_propose(root: bytes, l2_block: int, l1_block: int, proof: bytes) -> b
     """Encode `proposeL2Output` in validity mode."""
     arguments = abi_encode(["bytes32", "uint256", "uint256", "bytes"], [root, l2_block, l1_block, proof])
     return SELECTORS[PROPOSE] + arguments
-
-
-def decode_output_proposed(log: Log) -> OutputProposed:
-    """Read an `OutputProposed` event; raises `BadReply` for another."""
-    if len(log.topics) != 4 or log.topics[0] != OUTPUT_PROPOSED or len(log.data) != _WORD:
-        raise BadReply("eth_getLogs: topics are not those of OutputProposed(bytes32,uint256,uint256,uint256)")
-    _, root, index, block = log.topics
-    return OutputProposed(root, int.from_bytes(index), L2Block(int.from_bytes(block)), int.from_bytes(log.data))
 
 
 class L2OutputOracle(Outside, Block):
@@ -194,32 +175,9 @@ class L2OutputOracle(Outside, Block):
         root, timestamp, block = await self._read(l1, at, "getL2Output(uint256)", "bytes32,uint128,uint128", index)
         return Output(root, timestamp, L2Block(block))
 
-    async def next_output_index(self, l1: L1Chain, at: L1Ref | None = None) -> int:
-        """Read the number of stored outputs."""
-        return await self._read(l1, at, "nextOutputIndex()", "uint256")
-
-    async def starting_block(self, l1: L1Chain, at: L1Ref | None = None) -> L2Block:
-        """Read the L2 block the contract starts after."""
-        return L2Block(await self._read(l1, at, "startingBlockNumber()", "uint256"))
-
-    async def starting_timestamp(self, l1: L1Chain, at: L1Ref | None = None) -> int:
-        """Read the time of the starting block, in unix seconds."""
-        return await self._read(l1, at, "startingTimestamp()", "uint256")
-
     async def l2_block_time(self, l1: L1Chain, at: L1Ref | None = None) -> int:
         """Read the L2 block time, in seconds."""
         return await self._read(l1, at, "l2BlockTime()", "uint256")
-
-    async def version(self, l1: L1Chain, at: L1Ref | None = None) -> str:
-        """Read the contract's version, which is the same for v1 and v2: see `speaks_v1`."""
-        return await self._read(l1, at, "version()", "string")
-
-    async def check_code(self, l1: L1Chain) -> None:
-        """Raise `BadReply` where there is no contract at the address."""
-        if not await l1.code(self.address):
-            raise BadReply(
-                f"there is no contract at {self.address} on chain {await l1.chain_id()}: check L2OO_ADDRESS and L1_RPC"
-            )
 
     async def speaks_v1(self, l1: L1Chain) -> bool | None:
         """Whether the contract, or what its EIP-1967 proxy leads to, has v1's `proposeL2Output`; None if unclear.
