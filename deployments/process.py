@@ -25,7 +25,6 @@ from proposer.errors import NotLeader, ProposerError
 from proposer.permission import permission
 from proposer.requests import Kind, Status
 from proposer.snapshot import Outside, Snapshot
-from proposer.units import ETHER, Wei
 from proposer.wake import to_do
 
 log = logging.getLogger("proposer.process")
@@ -62,6 +61,7 @@ class Process:
         self._attached = asyncio.Event()
         self._outside: Outside | None = None
         self._outside_at = 0.0
+        self._brisk = True
         self._woken_for: tuple[str, ...] = ()
         self._woken_at: float | None = None
         self._last_error = ""
@@ -149,10 +149,8 @@ class Process:
         outside = await self._look_outside()
         snapshot = await snapshot_of(self._proposer, outside, self._proposer.settings)
         self._brisk = _is_brisk(snapshot)
-        least = Wei(int(self._proposer.settings.min_balance_ether * ETHER))
-        return to_do(snapshot, permission(outside, least), await self._proposer.ledger.checkpoints())
-
-    _brisk = True
+        allowed = permission(outside, self._proposer.settings.min_balance)
+        return to_do(snapshot, allowed, await self._proposer.ledger.checkpoints())
 
     async def _look_outside(self) -> Outside:
         """Look at chain and node again when the last look is old; the server is asked once a cycle only."""

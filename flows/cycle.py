@@ -23,7 +23,6 @@ from proposer.errors import ProposerError
 from proposer.permission import permission
 from proposer.reasons import Severity
 from proposer.settings import ProposerSettings
-from proposer.units import ETHER, Wei
 
 log = logging.getLogger("proposer.cycle")
 
@@ -73,7 +72,7 @@ async def run_stages(
             proposer=proposer,
             settings=settings or proposer.settings,
             outside=outside,
-            permission=permission(outside, Wei(int(proposer.settings.min_balance_ether * ETHER))),
+            permission=permission(outside, proposer.settings.min_balance),
             run_id=run_id,
             dry_run=dry_run,
         )

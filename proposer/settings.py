@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from proposer.fees import FeePolicy
 from proposer.retry import RetryPolicy
-from proposer.units import GWEI, Wei
+from proposer.units import ETHER, GWEI, Wei
 
 _GO_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
 _GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -112,6 +112,11 @@ class ProposerSettings(BaseModel):
             limit_multiplier=self.fee_limit_multiplier,
             limit_threshold=Wei(self.fee_limit_threshold_gwei * GWEI),
         )
+
+    @property
+    def min_balance(self) -> Wei:
+        """Balance of the proposer's account below which it warns."""
+        return Wei(int(self.min_balance_ether * ETHER))
 
     @property
     def drain_seconds(self) -> float:

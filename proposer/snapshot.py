@@ -78,6 +78,11 @@ class Mark:
     at: datetime
 
 
+def next_required(head: int, settings: ProposerSettings, oracle: OracleView | None) -> int:
+    """The least L2 block that the output after `head` may have: the larger of both submission intervals further on."""
+    return head + max(settings.submission_interval, oracle.submission_interval if oracle else 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
     """One look at the chain, the node and the server; None where it failed, with the error's text in `errors`."""
@@ -113,10 +118,7 @@ class Snapshot:
 
     def next_required(self, head: int) -> int:
         """The least L2 block that the next output may have: head + the larger of both submission intervals."""
-        interval = self.settings.submission_interval
-        if self.oracle is not None:
-            interval = max(interval, self.oracle.submission_interval)
-        return head + interval
+        return next_required(head, self.settings, self.oracle)
 
     def of_kind(self, kind: Kind) -> list[ProofRequest]:
         """Requests of one kind, lowest first."""

@@ -207,6 +207,11 @@ class Writer:
             )
         )
 
+    async def finalized(self) -> int:
+        """Return the highest finalized L2 block ever marked, 0 before the first."""
+        seen = select(marks.c.number).where(marks.c.name == "finalized")
+        return (await self._connection.execute(seen)).scalar_one_or_none() or 0
+
     async def journal(
         self,
         *,

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from flows.context import Proposer
 from proposer.errors import ProposerError
-from proposer.snapshot import NodeView, OracleView, Outside, ServerView
+from proposer.snapshot import NodeView, OracleView, Outside, ServerView, next_required
 
 DEADLINE_SECONDS = 12
 """A hanging endpoint may hold up a cycle for this long and no longer."""
@@ -64,14 +64,9 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
             await writer.stop_looking_below(outside.oracle.latest_block)
             # no output older than this can be deleted from the contract, so no proof below it is needed again
             await writer.prune_proofs(outside.oracle.finalization_period)
-    if outside.oracle is None:
-        return
-    view = await proposer.ledger.view(outside.oracle.latest_block)
-    interval = max(outside.oracle.submission_interval, proposer.settings.submission_interval)
-    required = outside.oracle.latest_block + interval
-    if view.finalized is not None and view.finalized.number >= required:
-        async with proposer.write() as writer:
-            await writer.mark("required", required, rising=False)
+            required = next_required(outside.oracle.latest_block, proposer.settings, outside.oracle)
+            if await writer.finalized() >= required:
+                await writer.mark("required", required, rising=False)
 
 
 async def _try(errors: dict[str, str], name: str, look: Awaitable[T]) -> T | None:
