@@ -15,8 +15,7 @@ from blocks.reverts import reverted
 from blocks.rpc import Failover, JsonRpc, RpcError, all_down
 from proposer.errors import BadReply, ChainMoved, EndpointDown, OutcomeUnknown, WrongChain
 from proposer.l1_transactions import Receipt
-from proposer.snapshot import L1Ref
-from proposer.units import GWEI, L1Block, Wei
+from proposer.units import GWEI, L1Block, L1Ref, Wei
 
 Tag = Literal["latest", "safe", "finalized"]
 _METHOD_NOT_FOUND, _INVALID_PARAMS, _NOT_FOUND, _UNKNOWN_BLOCK = -32601, -32602, -32001, -39001

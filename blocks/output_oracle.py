@@ -1,7 +1,7 @@
 """The `L2OutputOracle` contract (v1 ABI). Functions are chosen by full signature: `proposeL2Output` is overloaded."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,8 +18,8 @@ from blocks.base import CONFIG, Outside
 from blocks.l1 import L1Chain
 from proposer.errors import BadReply, InvalidSettings, Reverted
 from proposer.requests import Commitments
-from proposer.snapshot import L1Ref, OracleView
-from proposer.units import L2Block
+from proposer.snapshot import Anchor, OracleView
+from proposer.units import L1Ref, L2Block
 
 ZERO_ADDRESS = "0x" + "00" * 20
 PROPOSE = "proposeL2Output(bytes32,uint256,uint256,bytes)"
@@ -118,8 +118,10 @@ class L2OutputOracle(Outside, Block):
             raise BadReply(f"{name}() answered what is no {kind}: {remedy}") from None
         return values[0] if len(kinds) == 1 else values
 
-    async def view(self, l1: L1Chain, at: L1Ref, proposer_address: str | None) -> OracleView:
-        """Read everything a decision needs, concurrently and at one L1 block."""
+    async def view(
+        self, l1: L1Chain, at: L1Ref, proposer_address: str | None, anchors: Sequence[int] = ()
+    ) -> OracleView:
+        """Read everything a decision needs, concurrently and at one L1 block; `anchors` are L1 blocks by number."""
         count = asyncio.ensure_future(self._read(l1, at, "nextOutputIndex()", "uint256"))
 
         async def latest_root() -> bytes | None:
@@ -147,10 +149,11 @@ class L2OutputOracle(Outside, Block):
             latest_root(),
             balance(),
             l1.block("safe"),
+            together(*(self._anchor(l1, at, number) for number in anchors)),
             *(approved(one) for one in who),
             *(self._read(l1, at, signature, kind) for signature, kind in names),
         )
-        _, root, funds, safe = values[:4]
+        _, root, funds, safe, anchored = values[:5]
         latest, interval, range_vkey, agg_vkey, config, optimistic, period = values[-len(names) :]
         return OracleView(
             at=at,
@@ -160,10 +163,17 @@ class L2OutputOracle(Outside, Block):
             submission_interval=interval,
             commitments=Commitments(range_vkey, agg_vkey, config),
             optimistic=optimistic,
-            approved=any(values[4 : 4 + len(who)]),
+            approved=any(values[5 : 5 + len(who)]),
             finalization_period=period,
             balance=funds,
+            anchors=dict(zip(anchors, anchored, strict=True)),
         )
+
+    async def _anchor(self, l1: L1Chain, at: L1Ref, number: int) -> Anchor:
+        """Read an L1 block as a checkpoint; the chain is asked only for one that the contract does not have."""
+        stored = await self.historic_hash(l1, number, at)
+        block = await l1.block(number) if stored is None else None
+        return Anchor(stored, block.hash if block is not None else None)
 
     async def historic_hash(self, l1: L1Chain, number: int, at: L1Ref | None = None) -> bytes | None:
         """Read the checkpointed hash of an L1 block; None where it is not checkpointed."""

@@ -114,13 +114,17 @@ class Process:
         self._proposer.last_cycle_at = time.monotonic()
         while not self._proposer.draining:
             await _wait(self._proposer.changed, 1.0)
+            did: list[str] = []
             try:
-                did = await proving.look(self._proposer) + (await tend(self._proposer)).did
+                tended = await tend(self._proposer)
+                did += tended.did
+                if tended.errors:
+                    self._say_once(f"a look failed: {'; '.join(tended.errors)}")
+                did += await proving.look(self._proposer)
             except NotLeader:
                 raise
             except ProposerError as error:
                 self._say_once(f"a look failed: {error}")
-                did = []
             for sentence in did:
                 log.info("%s", sentence)
             if did:
@@ -150,7 +154,7 @@ class Process:
         snapshot = await snapshot_of(self._proposer, outside, self._proposer.settings)
         self._brisk = _is_brisk(snapshot)
         allowed = permission(outside, self._proposer.settings.min_balance)
-        return to_do(snapshot, allowed, await self._proposer.ledger.checkpoints())
+        return to_do(snapshot, allowed)
 
     async def _look_outside(self) -> Outside:
         """Look at chain and node again when the last look is old; the server is asked once a cycle only."""

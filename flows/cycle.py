@@ -81,6 +81,9 @@ async def run_stages(
                 report.stages[name] = await run_stage(name, stage, cycle)
             except ProposerError as error:
                 report.failed[name] = str(error)
+            else:
+                if errors := report.stages[name].errors:
+                    report.failed[name] = "; ".join(errors)
     return report
 
 
@@ -105,10 +108,14 @@ async def as_task(name: str, stage: Stage, cycle: Cycle) -> StageReport:
             level = logging.INFO if reason.severity is Severity.WAITING else logging.WARNING
             logger.log(level, "%s: %s", reason.code.value, reason)
         logger.debug("%s took %.3f s", name, time.monotonic() - started)
+        if result.errors:
+            return Failed(message="; ".join(result.errors)[:500])
         return Completed(message="; ".join(result.did)[:500]) if result.did else None
 
     results: list[StageReport] = []
-    await run()
+    state: State[Any] = await run(return_state=True)  # pyright: ignore[reportGeneralTypeIssues] - Prefect's overload
+    if not results:
+        await state.aresult()  # raises what the stage raised
     return results[0]
 
 

@@ -22,10 +22,11 @@ _COUNTED = (
 
 @dataclass
 class StageReport:
-    """Sentences of what was done (in a dry run: would be done), and the reasons for what was not."""
+    """Sentences of what was done (in a dry run: would be done), the reasons for what was not, and what failed alone."""
 
     did: list[str] = field(default_factory=list[str])
     reasons: Sequence[Reason] = ()
+    errors: list[str] = field(default_factory=list[str])
 
 
 @dataclass

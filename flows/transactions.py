@@ -1,15 +1,18 @@
-"""Send and tend L1 transactions: simulated first, journaled before the broadcast, confirmed by re-reading the chain."""
+"""Send and tend L1 transactions: simulated first, journaled before each broadcast, and then the chain decides."""
 
 import logging
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_never
 
 from blocks.l1 import Sent
+from blocks.output_oracle import encode_checkpoint
 from flows.context import Proposer
 from flows.report import StageReport
-from proposer.errors import ProposerError
+from proposer.errors import NotLeader, ProposerError, Reverted
 from proposer.fees import Fees
 from proposer.l1_transactions import (
+    Action,
     Bump,
     ChainSays,
     L1Transaction,
@@ -17,15 +20,20 @@ from proposer.l1_transactions import (
     Rebroadcast,
     Receipt,
     Record,
+    Replace,
     TxStatus,
+    is_next,
     next_step,
 )
+from proposer.plan_requests import replacement
 from proposer.reasons import Code, Reason
+from proposer.units import ETHER
 
 log = logging.getLogger("proposer.transactions")
 
 GAS_MARGIN = 1.2
 """The estimate is for the next block's state; what the contract does may cost a little more in a later one."""
+CANCEL_GAS = 21_000
 
 
 async def send(
@@ -45,30 +53,24 @@ async def _send(
 ) -> bytes | Reason:
     signer = proposer.signer
     if signer is None:
-        return _reason_without_key()
-    unmined = [t for t in await proposer.ledger.transactions(unsettled=True) if t.status is TxStatus.PENDING]
-    if unmined:
-        return _busy(unmined[0])
+        return _without_key()
+    nonce = await proposer.l1.nonce(signer.address)
+    if (why_not := await _not_free(proposer, signer.address, nonce)) is not None:
+        return why_not
     to = proposer.oracle.address
     # the estimate is the simulation, in the next block's state: eth_call runs in the latest block, which cannot see the
     # hash of itself that a checkpoint may ask for
     estimate = await proposer.l1.estimate_gas({"from": signer.address, "to": to, "data": calldata})
-    gas = int(estimate * GAS_MARGIN)
+    action = Action(purpose, to, calldata, int(estimate * GAS_MARGIN), subject)
     fees = proposer.settings.fee_policy.suggest(*await proposer.l1.fee_suggestion())
-    nonce = await proposer.l1.nonce(signer.address)
-    tx_hash, raw = await _sign(proposer, nonce=nonce, to=to, calldata=calldata, gas=gas, fees=fees)
+    balance, price = await proposer.l1.balance(signer.address), action.gas * fees.cap
+    if balance < price:
+        return _cannot_pay(f"The {purpose.value} transaction", price, balance)
+    tx_hash, raw = await _sign(proposer, nonce, action, fees)
     proposer.must_lead()
     async with proposer.write() as writer:
         await writer.journal(
-            purpose=purpose,
-            request=request,
-            subject=subject,
-            sender=signer.address,
-            nonce=nonce,
-            to=to,
-            calldata=calldata,
-            gas=gas,
-            signed=(tx_hash, raw, fees),
+            request=request, sender=signer.address, nonce=nonce, signed=(tx_hash, raw, fees), action=action
         )
         if request is not None:
             await writer.note(request, f"{purpose.value} transaction 0x{tx_hash.hex()} (nonce {nonce})")
@@ -76,29 +78,59 @@ async def _send(
     return tx_hash
 
 
+async def _not_free(proposer: Proposer, sender: str, nonce: int) -> Reason | None:
+    """Say what stands between the account and a new transaction with this nonce, its next on the chain.
+
+    A journaled transaction with this nonce or a later one was on the chain before: a reorg has taken it away.
+    """
+    unsettled = await proposer.ledger.transactions(unsettled=True)
+    pending = next((t for t in unsettled if t.status is TxStatus.PENDING), None)
+    if pending is not None:
+        return _busy(pending)
+    gone = [t for t in unsettled if t.nonce >= nonce]
+    for tx in await proposer.ledger.settled_from(sender, nonce):
+        await _record(proposer, tx, TxStatus.PENDING, None)
+        gone.append(tx)
+    return _reorganised(gone[0]) if gone else None
+
+
 async def tend(proposer: Proposer) -> StageReport:
-    """Look at every unsettled transaction and do what its state asks for; never wait. Return what changed."""
-    async with proposer.transactions_lock:
-        return await _tend(proposer)
+    """Look at every unsettled transaction and do what its state asks for; never wait. Return what changed.
 
-
-async def _tend(proposer: Proposer) -> StageReport:
+    One that cannot be looked at delays no other; its error is in the report.
+    """
     report = StageReport()
-    for tx in await proposer.ledger.transactions(unsettled=True):
-        chain = await _chain_says(proposer, tx)
-        now = await proposer.ledger.now()
-        timeout = timedelta(seconds=proposer.settings.resubmission_timeout)
-        match next_step(tx, chain, proposer.settings.num_confirmations, timeout, now):
-            case Record(status, receipt):
-                report.did.append(await _record(proposer, tx, status, receipt))
-            case Bump():
-                await _bump(proposer, tx, report)
-            case Rebroadcast():
-                if not await proposer.l1.knows(tx.signed[-1].hash):
-                    await _broadcast(proposer, tx.signed[-1].raw, tx.nonce)
-            case None:
-                pass
+    async with proposer.transactions_lock:
+        for tx in await proposer.ledger.transactions(unsettled=True):
+            try:
+                await _tend(proposer, tx, report)
+            except NotLeader:
+                raise
+            except ProposerError as error:
+                report.errors.append(f"{tx}: {error}")
     return report
+
+
+async def _tend(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
+    chain = await _chain_says(proposer, tx)
+    better = await _something_better(proposer, tx, chain)
+    now = await proposer.ledger.now()
+    timeout = timedelta(seconds=proposer.settings.resubmission_timeout)
+    instead = better.action if better else None
+    match next_step(tx, chain, proposer.settings.num_confirmations, timeout, now, instead):
+        case Record(status, receipt):
+            report.did.append(await _record(proposer, tx, status, receipt))
+        case Replace(action):
+            assert better is not None  # it is what there is to replace it with
+            await _sign_again(proposer, tx, action, better.why, report)
+        case Bump():
+            why = f"not mined after {proposer.settings.resubmission_timeout:.0f} s"
+            if not await _sign_again(proposer, tx, tx.newest.action, why, report):
+                await _rebroadcast(proposer, tx, report)
+        case Rebroadcast():
+            await _rebroadcast(proposer, tx, report)
+        case None:
+            pass
 
 
 async def _chain_says(proposer: Proposer, tx: L1Transaction) -> ChainSays:
@@ -108,12 +140,49 @@ async def _chain_says(proposer: Proposer, tx: L1Transaction) -> ChainSays:
     settled = await proposer.l1.block(max(0, head.number - proposer.settings.num_confirmations))
     settled_nonce = await proposer.l1.nonce(tx.sender, settled) if settled is not None else 0
     receipts = {s.hash: r for s in tx.signed if (r := await proposer.l1.receipt(s.hash)) is not None}
-    return ChainSays(head.number, mined_nonce, settled_nonce, receipts)
+    return ChainSays(head, mined_nonce, settled_nonce, receipts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Better:
+    """What a nonce should rather be used for, and why."""
+
+    action: Action
+    why: str
+
+
+async def _something_better(proposer: Proposer, tx: L1Transaction, chain: ChainSays) -> _Better | None:
+    """Find what an unmined transaction should be replaced with on its nonce: a proposal that would revert by nothing.
+
+    A checkpoint whose block leaves the window is replaced by one of a newer block.
+    """
+    if not is_next(tx, chain):
+        return None
+    action = tx.newest.action
+    match action.purpose:
+        case Purpose.PROPOSE:
+            try:
+                await proposer.l1.call(action.to, action.calldata, chain.head, tx.sender)
+            except Reverted as error:
+                nothing = Action(Purpose.CANCEL, tx.sender, b"", CANCEL_GAS)
+                return _Better(nothing, f"the proposal would revert now: {error.name}")
+        case Purpose.CHECKPOINT:
+            safe = await proposer.l1.block("safe")
+            newer = replacement(tx, chain.head.number, safe.number if safe else None)
+            if newer is not None:
+                again = Action(action.purpose, action.to, encode_checkpoint(newer), action.gas, newer)
+                return _Better(again, f"L1 block {action.subject} leaves the window that can be checkpointed")
+        case Purpose.CANCEL:
+            pass
+        case _:
+            assert_never(action.purpose)
+    return None
 
 
 async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, receipt: Receipt | None) -> str:
+    form = next((s for s in tx.signed if receipt is not None and s.hash == receipt.hash), tx.newest)
     where = f" in L1 block {receipt.block}, {receipt.gas_used} gas" if receipt else ""
-    sentence = f"{tx.purpose.value} transaction with nonce {tx.nonce} is {status.value}{where}"
+    sentence = f"{form.action.purpose.value} transaction with nonce {tx.nonce} is {status.value}{where}"
     async with proposer.write() as writer:
         await writer.record(tx.id, status, receipt)
         if tx.request is not None:
@@ -121,36 +190,47 @@ async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, recei
     return sentence
 
 
-async def _bump(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
-    """Sign the same nonce with a higher fee; at the cap the old price stands and is only repeated."""
+async def _sign_again(proposer: Proposer, tx: L1Transaction, action: Action, why: str, report: StageReport) -> bool:
+    """Sign the nonce once more, dearer, for the same or for something else; False where that would pass the limit."""
     policy = proposer.settings.fee_policy
     suggested = policy.suggest(*await proposer.l1.fee_suggestion())
-    fees = policy.bump(tx.signed[-1].fees, suggested)
+    fees = policy.bump(tx.newest.fees, suggested)
     if fees is None:
         report.reasons = [*report.reasons, _at_fee_cap(tx)]
-        await _broadcast(proposer, tx.signed[-1].raw, tx.nonce)
-        return
-    tx_hash, raw = await _sign(proposer, nonce=tx.nonce, to=tx.to, calldata=tx.calldata, gas=tx.gas, fees=fees)
+        return False
+    tx_hash, raw = await _sign(proposer, tx.nonce, action, fees)
     proposer.must_lead()
+    sentence = f"{action.purpose.value} transaction with nonce {tx.nonce} signed again, fee cap {fees.cap} wei: {why}"
     async with proposer.write() as writer:
-        await writer.sign_again(tx.id, tx_hash, raw, fees)
-    await _broadcast(proposer, raw, tx.nonce)
-    report.did.append(
-        f"{tx.purpose.value} transaction with nonce {tx.nonce} sent again with a fee cap of {fees.cap} wei"
-    )
+        await writer.sign_again(tx.id, (tx_hash, raw, fees), action)
+        if tx.request is not None:
+            await writer.note(tx.request, f"{sentence} (0x{tx_hash.hex()})")
+    report.did.append(sentence)
+    _say(await _broadcast(proposer, raw, tx.nonce), tx, action.gas * fees.cap, report)
+    return True
 
 
-async def _sign(
-    proposer: Proposer, *, nonce: int, to: str, calldata: bytes, gas: int, fees: Fees
-) -> tuple[bytes, bytes]:
+async def _rebroadcast(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
+    """Send the newest form again where the node does not know it; one that is too cheap for the node is raised."""
+    newest = tx.newest
+    if await proposer.l1.knows(newest.hash):
+        return
+    sent = await _broadcast(proposer, newest.raw, tx.nonce)
+    if sent is Sent.UNDERPRICED:
+        await _sign_again(proposer, tx, newest.action, "too cheap for the L1 node", report)
+    else:
+        _say(sent, tx, newest.action.gas * newest.fees.cap, report)
+
+
+async def _sign(proposer: Proposer, nonce: int, action: Action, fees: Fees) -> tuple[bytes, bytes]:
     assert proposer.signer is not None  # only called where there is one
     return await proposer.signer.sign(
         {
             "chainId": await proposer.l1.chain_id(),
             "nonce": nonce,
-            "to": to,
-            "data": calldata,
-            "gas": gas,
+            "to": action.to,
+            "data": action.calldata,
+            "gas": action.gas,
             "value": 0,
             "maxFeePerGas": fees.cap,
             "maxPriorityFeePerGas": fees.tip,
@@ -158,24 +238,33 @@ async def _sign(
     )
 
 
-async def _broadcast(proposer: Proposer, raw: bytes, nonce: int) -> None:
-    """Send signed bytes that are in the journal. Whatever the node says, the chain decides: `tend` finds out."""
+async def _broadcast(proposer: Proposer, raw: bytes, nonce: int) -> Sent | None:
+    """Send signed bytes that are in the journal. Whatever the node says, the chain decides: `tend` finds out.
+
+    Returns None where it is not known what became of them.
+    """
     proposer.must_lead()
     try:
         sent = await proposer.l1.send_raw(raw)
     except ProposerError as error:
         log.warning("nonce %s may or may not have been sent: %s", nonce, error)
-        return
+        return None
     match sent:
         case Sent.ACCEPTED | Sent.ALREADY_KNOWN | Sent.NONCE_TOO_LOW:
             pass  # NONCE_TOO_LOW: mined already, or displaced
         case Sent.UNDERPRICED | Sent.INSUFFICIENT_FUNDS:
-            log.warning("nonce %s was not accepted by the L1 node: %s", nonce, sent.name)
+            log.warning("nonce %s was not accepted by the L1 node: %s", nonce, sent.value)
         case _:
             assert_never(sent)
+    return sent
 
 
-def _reason_without_key() -> Reason:
+def _say(sent: Sent | None, tx: L1Transaction, price: int, report: StageReport) -> None:
+    if sent is Sent.INSUFFICIENT_FUNDS:
+        report.reasons = [*report.reasons, _cannot_pay(f"The {tx}", price)]
+
+
+def _without_key() -> Reason:
     return Reason(
         Code.NOT_APPROVED,
         "There is no signer, so no transaction can be sent.",
@@ -183,20 +272,38 @@ def _reason_without_key() -> Reason:
     )
 
 
+def _cannot_pay(what: str, price: int, balance: int | None = None) -> Reason:
+    holds = f", which holds {balance / ETHER:.6f} ETH" if balance is not None else ""
+    return Reason(
+        Code.CANNOT_PAY,
+        f"{what} may cost up to {price / ETHER:.6f} ETH: more than the proposer's account can pay{holds}.",
+        "Send ether to it. Proving goes on meanwhile, and the transaction is sent by itself afterwards.",
+        {"price_wei": price},
+    )
+
+
 def _at_fee_cap(tx: L1Transaction) -> Reason:
     return Reason(
         Code.FEE_CAP,
-        f"The {tx.purpose.value} transaction with nonce {tx.nonce} is not mined at {tx.signed[-1].fees.cap} wei per "
-        "gas, and a higher fee would pass the limit.",
-        "It is repeated at the old price. Wait for L1's fees to fall, or raise TXMGR_FEE_LIMIT_MULTIPLIER.",
-        {"nonce": tx.nonce, "fee_cap_wei": tx.signed[-1].fees.cap},
+        f"The {tx} is not mined at {tx.newest.fees.cap} wei per gas, and a higher fee would pass the limit.",
+        "The old price stands. Wait for L1's fees to fall, or raise TXMGR_FEE_LIMIT_MULTIPLIER.",
+        {"nonce": tx.nonce, "fee_cap_wei": tx.newest.fees.cap},
     )
 
 
 def _busy(tx: L1Transaction) -> Reason:
     return Reason(
         Code.SIGNER_BUSY,
-        f"The {tx.purpose.value} transaction with nonce {tx.nonce} is not mined yet; there is one at a time.",
+        f"The {tx} is not mined yet; there is one at a time.",
         "Nothing to do: its fee is raised by itself.",
+        {"nonce": tx.nonce},
+    )
+
+
+def _reorganised(tx: L1Transaction) -> Reason:
+    return Reason(
+        Code.L1_REORG,
+        f"L1 was reorganised: the {tx}, which was mined, is not on the chain any more.",
+        "Nothing to do: the same bytes are broadcast again, or its nonce is used up where it would revert now.",
         {"nonce": tx.nonce},
     )

@@ -22,7 +22,7 @@ from proposer.errors import (
 )
 from proposer.requests import Failure, Kind, ProofRequest
 from proposer.retry import jitter, successors
-from proposer.units import L1Block
+from proposer.units import L1Ref
 
 log = logging.getLogger("proposer.witness")
 
@@ -121,11 +121,11 @@ async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepte
             return
 
 
-async def _l1_head(proposer: Proposer) -> L1Block | None:
+async def _l1_head(proposer: Proposer) -> L1Ref | None:
     """Return the L1 head, or None while L1 is away: the next successful look at it fills it in."""
     try:
         async with asyncio.timeout(10):
-            return (await proposer.l1.head()).number
+            return await proposer.l1.head()
     except (ProposerError, TimeoutError):
         return None
 

@@ -1,9 +1,10 @@
 """What a decision wants done. Nothing here acts; the flows carry it out, print it (dry run) or simulate it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from proposer.reasons import Reason
-from proposer.requests import Failure, NewRequest, Status
+from proposer.requests import Checkpoint, Failure, NewRequest, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Which requests to send now, and which aggregations first need which L1 block checkpointed."""
+    """Which requests to send now, aggregations with their anchors, and which first need which L1 block checkpointed."""
 
     start: tuple[int, ...] = ()
+    anchors: Mapping[int, Checkpoint] = field(default_factory=dict[int, Checkpoint])
     checkpoint: tuple[tuple[int, int], ...] = ()
     """(request, L1 block number)"""
     reasons: tuple[Reason, ...] = ()

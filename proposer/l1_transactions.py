@@ -1,7 +1,7 @@
 """The life of one L1 transaction, as pure state: what the journal and the chain say, and what follows.
 
-A transaction is a nonce with a purpose and every hash ever signed for it. It is written to the journal before its
-first broadcast, so a broadcast after a crash repeats the very same bytes.
+A transaction is a nonce and every form ever signed for it. Each form is written to the journal before its first
+broadcast, so a broadcast after a crash repeats the very same bytes, and whatever is mined is recognised.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from proposer.fees import Fees
-from proposer.units import L1Block
+from proposer.units import L1Block, L1Ref
 
 
 class Purpose(StrEnum):
@@ -18,6 +18,8 @@ class Purpose(StrEnum):
 
     CHECKPOINT = "checkpoint"
     PROPOSE = "propose"
+    CANCEL = "cancel"
+    """Uses a nonce up with nothing, so that what was signed for it before can never be mined."""
 
 
 class TxStatus(StrEnum):
@@ -39,34 +41,61 @@ UNSETTLED = frozenset({TxStatus.PENDING, TxStatus.MINED})
 
 
 @dataclass(frozen=True, slots=True)
+class Action:
+    """What a signed form does: a call with a gas limit. `subject` is the L1 block that a checkpoint is of."""
+
+    purpose: Purpose
+    to: str
+    calldata: bytes
+    gas: int
+    subject: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
-    """One signed form of a transaction: its hash, bytes, price and the time it was journaled."""
+    """One signed form of a transaction: its hash, bytes, price, what it does, and the time it was journaled."""
 
     hash: bytes
     raw: bytes
     fees: Fees
+    action: Action
     at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class L1Transaction:
-    """A journaled transaction; `signed` is oldest first and never empty. `subject` is the checkpointed L1 block."""
+    """A journaled nonce of `sender`; `signed` is oldest first and never empty, `mined` the hash of the form mined."""
 
     id: int
-    purpose: Purpose
     request: int | None
-    subject: int | None
     sender: str
     nonce: int
-    to: str
-    calldata: bytes
-    gas: int
     status: TxStatus
     signed: Sequence[Signed]
     created_at: datetime
+    mined: bytes | None = None
     block: L1Block | None = None
     block_hash: bytes | None = None
     gas_used: int | None = None
+
+    @property
+    def newest(self) -> Signed:
+        """The form signed last: the one that is broadcast."""
+        return self.signed[-1]
+
+    @property
+    def action(self) -> Action:
+        """What the form that is mined does, or else the newest."""
+        return next((form.action for form in self.signed if form.hash == self.mined), self.newest.action)
+
+    @property
+    def may_propose(self) -> bool:
+        """Whether a proposal of it is mined, or may still be."""
+        forms = (self.action,) if self.mined is not None else tuple(form.action for form in self.signed)
+        return any(action.purpose is Purpose.PROPOSE for action in forms)
+
+    def __str__(self) -> str:
+        return f"{self.action.purpose.value} transaction with nonce {self.nonce}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +113,7 @@ class Receipt:
 class ChainSays:
     """One look at the chain: its head, the sender's nonce there and under enough blocks, and the receipts by hash."""
 
-    head: L1Block
+    head: L1Ref
     mined_nonce: int
     settled_nonce: int
     receipts: Mapping[bytes, Receipt]
@@ -101,6 +130,13 @@ class Bump:
 
 
 @dataclass(frozen=True, slots=True)
+class Replace:
+    """Sign the same nonce for something else, with a higher fee, and send that."""
+
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Write a new status; the receipt where there is one."""
 
@@ -108,13 +144,18 @@ class Record:
     receipt: Receipt | None = None
 
 
-Step = Rebroadcast | Bump | Record
+Step = Rebroadcast | Bump | Replace | Record
 
 
 def next_step(
-    tx: L1Transaction, chain: ChainSays, confirmations: int, resubmission_timeout: timedelta, now: datetime
+    tx: L1Transaction,
+    chain: ChainSays,
+    confirmations: int,
+    resubmission_timeout: timedelta,
+    now: datetime,
+    instead: Action | None = None,
 ) -> Step | None:
-    """Say what to do about a transaction, or None to wait.
+    """Say what to do about a transaction, or None to wait. `instead` is what its nonce should rather be used for now.
 
     A transaction counts as confirmed when `block + confirmations <= head + 1` (txmgr). A receipt that is gone, or in
     another block than before, is pending or mined anew. A nonce that was used without a receipt of ours counts as
@@ -122,7 +163,7 @@ def next_step(
     """
     receipt = next((chain.receipts[s.hash] for s in tx.signed if s.hash in chain.receipts), None)
     if receipt is not None:
-        if receipt.block + confirmations <= chain.head + 1:
+        if receipt.block + confirmations <= chain.head.number + 1:
             return Record(TxStatus.CONFIRMED if receipt.succeeded else TxStatus.REVERTED, receipt)
         if tx.status is TxStatus.MINED and tx.block_hash == receipt.block_hash:
             return None
@@ -133,6 +174,14 @@ def next_step(
         return Record(TxStatus.DISPLACED)
     if chain.mined_nonce > tx.nonce:
         return None
-    if now - tx.signed[-1].at >= resubmission_timeout:
+    if instead is not None:
+        return Replace(instead)
+    if now - tx.newest.at >= resubmission_timeout:
         return Bump()
     return Rebroadcast()
+
+
+def is_next(tx: L1Transaction, chain: ChainSays) -> bool:
+    """Whether it is pending with nothing of the account before it: the chain's state is then the one it will meet."""
+    waits = tx.status is TxStatus.PENDING and chain.mined_nonce == tx.nonce
+    return waits and not any(s.hash in chain.receipts for s in tx.signed)

@@ -1,19 +1,23 @@
 """Stage 4, DeriveAggProofs: when the proven chain reaches the next required block, aggregate it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from proposer.anchors import gone
 from proposer.intents import Move, Plan
 from proposer.ranges import BlockRange, furthest_chain
 from proposer.reasons import Code, Reason
+from proposer.refusals import ProveAnew, TryAgain, after_refusal, is_probe
 from proposer.requests import OPEN, Commitments, Failure, Kind, NewRequest, ProofRequest, Status
+from proposer.retry import successors
 from proposer.snapshot import OracleView, Snapshot
 
 
-def plan_aggregation(snapshot: Snapshot, may_request: bool) -> Plan:
+def plan_aggregation(snapshot: Snapshot, may_request: bool, orphaned: Collection[int] = ()) -> Plan:
     """Cancel aggregations that can never be submitted, and derive the next one.
 
     The chain starts at the contract head, or at the end of the aggregations already under way from it: the next may
-    be planned while one proves, up to `MAX_CONCURRENT_AGGREGATIONS`.
+    be planned while one proves, up to `MAX_CONCURRENT_AGGREGATIONS`. Where the program refused a chain, what it is to
+    blame on is found out first; `orphaned` are range requests whose L1 head is known not to be canonical any more.
     """
     oracle = snapshot.oracle
     if oracle is None:
@@ -21,8 +25,13 @@ def plan_aggregation(snapshot: Snapshot, may_request: bool) -> Plan:
     line, moves = _line(snapshot, oracle, may_request)
     start = line[-1].range.end if line else oracle.latest_block
     under_way = [r for r in line if r.status in OPEN]
-    if len(under_way) >= snapshot.settings.max_aggregations:
+    full = len(under_way) >= snapshot.settings.max_aggregations
+    if full or any(is_probe(snapshot, r) for r in under_way):
         return Plan(tuple(moves), reasons=tuple(_under_way(r) for r in under_way))
+    cancelled = {move.request for move in moves}
+    ended = [*snapshot.attempts_above, *(r for r in snapshot.of_kind(Kind.AGG) if r.id in cancelled)]
+    if (refused := after_refusal(snapshot, start, oracle.commitments, orphaned)) is not None:
+        return _carry_on(snapshot, oracle, refused, moves, ended, may_request)
     proven = [r for r in snapshot.proven_ranges(oracle.commitments) if r.range.start >= start]
     required = snapshot.next_required(start)
     chain = _chain(snapshot, oracle, start, required, proven)
@@ -32,10 +41,41 @@ def plan_aggregation(snapshot: Snapshot, may_request: bool) -> Plan:
         return Plan(tuple(moves), reasons=tuple(reasons))
     if not may_request:
         return Plan(tuple(moves))
-    cancelled = {move.request for move in moves}
-    ended = [*snapshot.attempts_above, *(r for r in snapshot.of_kind(Kind.AGG) if r.id in cancelled)]
-    new = _new(snapshot, BlockRange(start, reach), oracle.commitments, tuple(r.id for r in chain), ended)
-    return Plan(tuple(moves), (new,))
+    return Plan(tuple(moves), (_new(snapshot, chain, oracle.commitments, ended),))
+
+
+def _carry_on(
+    snapshot: Snapshot,
+    oracle: OracleView,
+    after: TryAgain | ProveAnew,
+    moves: Sequence[Move],
+    ended: Sequence[ProofRequest],
+    may_request: bool,
+) -> Plan:
+    """Ask for what shows which range proof the program does not accept, or have that one proven anew."""
+    reason = Reason(
+        Code.AGGREGATION_REFUSED,
+        f"The aggregation program refuses {after.refused.range} (request {after.refused.id}).",
+        "Nothing to do: it is tried with a newer checkpoint, then with fewer ranges, and the range it is to blame on "
+        "is proven anew. If it goes on, compare the server's version with the contract's verification keys.",
+        {"request": after.refused.id},
+    )
+    if not may_request:
+        return Plan(tuple(moves), reasons=(reason,))
+    match after:
+        case TryAgain(refused, members):
+            new = _new(snapshot, members, oracle.commitments, ended, refused)
+            return Plan(tuple(moves), (new,), (reason,))
+        case ProveAnew(refused, culprits):
+            why = f"the aggregation program does not accept it: request {refused.id} was refused because of it"
+            failure = Failure.NOT_AGGREGATABLE
+            blamed = [Move(r.id, r.status, Status.FAILED, why, failure) for r in culprits]
+            held = [r.range for r in snapshot.open_ranges()]
+            # where another request holds some of the blocks, stage 1 plans what is left of them
+            free = [r for r in culprits if not any(r.range.overlaps(other) for other in held)]
+            policy = snapshot.settings.retry_policy
+            follow = [new for r in free for new in successors(r, failure, policy, snapshot.now)]
+            return Plan((*moves, *blamed), tuple(follow), (reason,))
 
 
 def _line(snapshot: Snapshot, oracle: OracleView, may_request: bool) -> tuple[list[ProofRequest], list[Move]]:
@@ -58,7 +98,8 @@ def _line(snapshot: Snapshot, oracle: OracleView, may_request: bool) -> tuple[li
         line.append(best)
         at = best.range.end
     for request in usable:
-        if request not in line and request.status is not Status.COMPLETE:
+        # what is paid for goes on: it follows again once its predecessor is rebuilt
+        if request not in line and request.status in {Status.UNREQ, Status.PARKED}:
             why = f"it does not follow from the contract head {oracle.latest_block}"
             moves.append(Move(request.id, request.status, Status.CANCELLED, why, Failure.SUPERSEDED))
     return line, moves
@@ -69,7 +110,12 @@ def _never_submittable(snapshot: Snapshot, oracle: OracleView, request: ProofReq
     if request.range.start < head:
         return f"the contract head moved to {head}"
     if request.range.start == head and request.range.end < snapshot.next_required(head):
-        return f"the next output needs block {snapshot.next_required(head)}: the submission interval was raised"
+        if not is_probe(snapshot, request):
+            return f"the next output needs block {snapshot.next_required(head)}: the submission interval was raised"
+        if request.status not in {Status.UNREQ, Status.WITNESSGEN}:
+            return f"the program accepts it: what it refuses comes after block {request.range.end}"
+    if (why := gone(oracle, request)) is not None:
+        return why
     if may_request and request.commitments != oracle.commitments:
         return "the contract's commitments changed"
     proven = {r.id for r in snapshot.proven_ranges(request.commitments)}
@@ -102,24 +148,27 @@ def _within_headers(snapshot: Snapshot, oracle: OracleView, chain: list[ProofReq
 
 def _new(
     snapshot: Snapshot,
-    over: BlockRange,
+    chain: Sequence[ProofRequest],
     commitments: Commitments,
-    members: tuple[int, ...],
     ended: Sequence[ProofRequest],
+    refused: ProofRequest | None = None,
 ) -> NewRequest:
+    over = BlockRange(chain[0].range.start, chain[-1].range.end)
     before = [
         r.attempt for r in ended if r.kind is Kind.AGG and r.range.start == over.start and r.commitments == commitments
     ]
     attempt = max(before, default=1)
     parked = attempt > snapshot.settings.max_attempts
+    why = f"chain of {len(chain)} range proof{'s' if len(chain) > 1 else ''}"
     return NewRequest(
         kind=Kind.AGG,
         range=over,
         attempt=attempt,
         commitments=commitments,
         status=Status.PARKED if parked else Status.UNREQ,
-        members=members,
-        why=f"chain of {len(members)} range proof{'s' if len(members) > 1 else ''}",
+        parent=refused.id if refused else None,
+        members=tuple(r.id for r in chain),
+        why=f"{why}, after request {refused.id} was refused" if refused else why,
     )
 
 

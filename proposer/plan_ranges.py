@@ -8,10 +8,13 @@ from proposer.ranges import BlockRange, Piece, cut, tile
 from proposer.reasons import Code, Reason
 from proposer.requests import Commitments, Failure, Kind, NewRequest, ProofRequest, Status
 from proposer.retry import MAX_UNKNOWN_OUTCOMES
-from proposer.snapshot import Snapshot
+from proposer.snapshot import OracleView, Snapshot
 
 HORIZON = 1000
 """Ranges planned ahead of the contract head; keeps a cycle's cost bounded however far the chain is behind."""
+
+L1_BEHIND_SECONDS = 300
+"""Age of L1's newest block from which its node counts as one that stopped following the chain: 25 slots."""
 
 _DEARNESS = {Status.PROVING: 1, Status.WITNESSGEN: 2, Status.UNREQ: 3, Status.PARKED: 4}
 
@@ -51,7 +54,7 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
         for r in snapshot.open_ranges()
         if r.id not in moved and r.id not in tiling.used and r.status in {Status.UNREQ, Status.PARKED}
     ]
-    reasons = list(_node_is_late(snapshot))
+    reasons = [*_l1_is_late(snapshot, oracle), *_node_is_late(snapshot)]
     wanted = list(_cut_gaps(snapshot, tiling.gaps, head, tip, reasons))
     ended = [*snapshot.attempts_above, *_ended_by(moves, snapshot)]
     inserts = [_new(snapshot, over, commitments, ended) for over in wanted] if may_request else []
@@ -102,6 +105,18 @@ def _cut_gaps(
         if gap.end >= tip and last.blocks < size and not _tail_is_due(snapshot, last, head, reasons):
             pieces.pop()
         yield from pieces
+
+
+def _l1_is_late(snapshot: Snapshot, oracle: OracleView) -> Iterable[Reason]:
+    """A node that answers and has stopped following the chain looks like a quiet one."""
+    behind = snapshot.now.timestamp() - oracle.at.timestamp
+    if behind > L1_BEHIND_SECONDS:
+        yield Reason(
+            Code.L1_BEHIND,
+            f"The L1 node's newest block {oracle.at.number} is {behind / 60:.0f} minutes old.",
+            "Nothing that has happened on L1 since is seen. Check that the first node of L1_RPC is synced.",
+            {"block": oracle.at.number, "seconds": round(behind)},
+        )
 
 
 def _node_is_late(snapshot: Snapshot) -> Iterable[Reason]:

@@ -1,45 +1,52 @@
 """Stage 5, RequestQueuedProofs: fill every free slot at once, and anchor aggregations to a checkpoint."""
 
-from collections.abc import Sequence
+from types import MappingProxyType
 
+from proposer.anchors import WINDOW, leaves_window, lost
 from proposer.intents import Requests
-from proposer.l1_transactions import Purpose
+from proposer.l1_transactions import L1Transaction
 from proposer.reasons import Code, Reason
-from proposer.requests import IN_FLIGHT, Failure, Kind, ProofRequest, Status
+from proposer.requests import IN_FLIGHT, Checkpoint, Failure, Kind, ProofRequest, Status
 from proposer.snapshot import Snapshot
+from proposer.units import L1Block
 
-CHECKPOINT_WINDOW = 256
-"""L1 blocks whose hash the contract can still look up (`blockhash`); a stored checkpoint does not expire."""
 BLOCKS_ON_DEMAND_SECONDS = 30
 """Age of the L1 head from which the chain counts as one that makes a block only for a transaction (a local devnet)."""
-CHECKPOINT_MARGIN = 64
-"""L1 blocks of that window kept in reserve for the transaction to be mined in."""
+
+_REFUSED = frozenset({Failure.REFUSED_IN_SIMULATION, Failure.REFUSED_BY_CONTRACT})
 
 
-def plan_requests(snapshot: Snapshot, may_request: bool, stored: Sequence[int]) -> Requests:
-    """Say which requests to send now; `stored` are L1 blocks whose hashes the contract is known to have stored.
+def plan_requests(snapshot: Snapshot, may_request: bool) -> Requests:
+    """Say which requests to send now, and which L1 blocks to checkpoint.
 
     Ranges share the witness cap and the total cap; aggregations have a budget of their own, so neither kind starves
-    the other. An aggregation without a usable checkpoint asks for one first.
+    the other. An aggregation without a usable checkpoint asks for one first. One that is paid for and whose checkpoint
+    was lost in a reorg has it made again.
     """
+    checkpoint: list[tuple[int, int]] = [
+        (r.id, r.checkpoint.number)
+        for r in lost(snapshot)
+        if r.checkpoint is not None and _checkpoint_under_way(snapshot, r.checkpoint.number) is None
+    ]
     if not may_request:
-        return Requests()
+        return Requests(checkpoint=tuple(checkpoint))
     ranges, reasons = _ranges(snapshot)
     start = [r.id for r in ranges]
-    checkpoint: list[tuple[int, int]] = []
+    anchors: dict[int, Checkpoint] = {}
     for request in _due_aggregations(snapshot, reasons):
         floor = anchor_floor(snapshot, request)
         if isinstance(floor, Reason):
             reasons.append(floor)
-        elif request.checkpoint is not None or reusable(floor, stored) is not None:
+        elif (usable := _usable(snapshot, request, floor)) is not None:
             start.append(request.id)
+            anchors[request.id] = usable
         elif (pending := _checkpoint_under_way(snapshot, floor)) is not None:
             reasons.append(pending)
         elif isinstance(anchor := _anchor(snapshot, floor), Reason):
             reasons.append(anchor)
         else:
             checkpoint.append((request.id, anchor))
-    return Requests(tuple(start), tuple(checkpoint), tuple(reasons))
+    return Requests(tuple(start), MappingProxyType(anchors), tuple(checkpoint), tuple(reasons))
 
 
 def _ranges(snapshot: Snapshot) -> tuple[list[ProofRequest], list[Reason]]:
@@ -77,7 +84,7 @@ def _due_aggregations(snapshot: Snapshot, reasons: list[Reason]) -> list[ProofRe
 def anchor_floor(snapshot: Snapshot, request: ProofRequest) -> int | Reason:
     """Return the lowest L1 block that can anchor an aggregation: every head in its members' proofs lies at or below it.
 
-    An aggregation that was refused once needs a newer one than it was refused with.
+    An aggregation that was refused needs a newer one than it was refused with.
     """
     members = [r for r in snapshot.of_kind(Kind.RANGE) if r.id in request.members]
     if any(r.l1_head is None for r in members):
@@ -90,7 +97,7 @@ def anchor_floor(snapshot: Snapshot, request: ProofRequest) -> int | Reason:
     refused = [
         r.checkpoint.number + 1
         for r in snapshot.attempts_above
-        if r.failure is Failure.REFUSED_IN_SIMULATION and r.range.start == request.range.start and r.checkpoint
+        if r.failure in _REFUSED and r.members == request.members and r.checkpoint
     ]
     return max([r.l1_head for r in members if r.l1_head is not None] + refused, default=0)
 
@@ -117,30 +124,45 @@ def _anchor(snapshot: Snapshot, floor: int) -> int | Reason:
             {"anchor": anchor},
         )
     # where neither is recent enough for blockhash any block of the window serves: it is later than every member
-    return (
-        max(anchor, oracle.at.number - CHECKPOINT_WINDOW // 2) if _leaves_window(anchor, oracle.at.number) else anchor
-    )
-
-
-def _leaves_window(anchor: int, head: int) -> bool:
-    return anchor < head - (CHECKPOINT_WINDOW - CHECKPOINT_MARGIN)
+    return max(anchor, oracle.at.number - WINDOW // 2) if leaves_window(anchor, oracle.at.number) else anchor
 
 
 def _checkpoint_under_way(snapshot: Snapshot, floor: int) -> Reason | None:
     for tx in snapshot.transactions:
-        if tx.purpose is Purpose.CHECKPOINT and tx.subject is not None and tx.subject >= floor:
+        subject = tx.action.subject
+        if subject is not None and subject >= floor:
             return Reason(
                 Code.CHECKPOINT_PENDING,
-                f"The checkpoint of L1 block {tx.subject} (nonce {tx.nonce}) is {tx.status.value}.",
+                f"The checkpoint of L1 block {subject} (nonce {tx.nonce}) is {tx.status.value}.",
                 "Nothing to do: its fee is raised by itself if it is not mined.",
-                {"block": tx.subject, "nonce": tx.nonce},
+                {"block": subject, "nonce": tx.nonce},
             )
     return None
 
 
-def reusable(floor: int, stored: Sequence[int]) -> int | None:
-    """Return a stored checkpoint that serves: not below any member's L1 head. It saves a transaction."""
-    return min((number for number in stored if number >= floor), default=None)
+def _usable(snapshot: Snapshot, request: ProofRequest, floor: int) -> Checkpoint | None:
+    """Return a checkpoint that the contract has right now and that serves: the request's own, or the oldest other.
+
+    One that lies below no member's L1 head serves; it saves a transaction.
+    """
+    oracle = snapshot.oracle
+    if oracle is None:
+        return None
+    own = request.checkpoint
+    if own is not None and own.number >= floor and oracle.stored(own.number) == own.hash:
+        return own
+    numbers = [number for number in oracle.anchors if number >= floor and oracle.stored(number) is not None]
+    best = min(numbers, default=None)
+    hash_ = oracle.stored(best) if best is not None else None
+    return Checkpoint(L1Block(best), hash_) if best is not None and hash_ is not None else None
+
+
+def replacement(tx: L1Transaction, head: int, safe: int | None) -> int | None:
+    """Return the L1 block to checkpoint in place of one that leaves the window before its transaction is mined."""
+    subject = tx.newest.action.subject
+    if subject is None or not leaves_window(subject, head):
+        return None
+    return max(safe or 0, head - WINDOW // 2, subject + 1)
 
 
 def _is_due(snapshot: Snapshot, request: ProofRequest) -> bool:

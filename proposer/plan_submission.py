@@ -1,9 +1,10 @@
 """Stage 6, SubmitAggProofs: which aggregation to propose now."""
 
+from proposer.anchors import lost
 from proposer.intents import Submission
-from proposer.l1_transactions import L1Transaction, Purpose
+from proposer.l1_transactions import L1Transaction
 from proposer.reasons import Code, Reason
-from proposer.requests import Kind, Status
+from proposer.requests import Kind, ProofRequest, Status
 from proposer.snapshot import Snapshot
 
 
@@ -15,7 +16,7 @@ def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
     oracle = snapshot.oracle
     if oracle is None or not may_submit:
         return Submission()
-    proposals = [t for t in snapshot.transactions if t.purpose is Purpose.PROPOSE]
+    proposals = [t for t in snapshot.transactions if t.may_propose]
     # a mined one counts until the pinned block has seen it: an L1 replica may lag behind the receipt's
     pending = next((t for t in proposals if t.block is None or t.block > oracle.at.number), None)
     if pending is not None:
@@ -30,8 +31,22 @@ def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
         and r.commitments == oracle.commitments
         and r.checkpoint is not None
     ]
-    best = max(ready, key=lambda r: (r.range.end, -r.id), default=None)
+    lacking = {r.id for r in lost(snapshot)}
+    best = max((r for r in ready if r.id not in lacking), key=lambda r: (r.range.end, -r.id), default=None)
+    if best is None and ready:
+        return Submission(reasons=(_checkpoint_lost(ready[0]),))
     return Submission(best.id if best else None)
+
+
+def _checkpoint_lost(request: ProofRequest) -> Reason:
+    assert request.checkpoint is not None  # what is ready has one
+    return Reason(
+        Code.L1_REORG,
+        f"L1 was reorganised: the checkpoint of block {request.checkpoint.number}, which aggregation {request.range} "
+        "is anchored to, is not on the chain any more.",
+        "Nothing to do: it is made again, and the aggregation is proposed then.",
+        {"request": request.id, "block": request.checkpoint.number},
+    )
 
 
 def _proposal_pending(pending: L1Transaction) -> Reason:
@@ -39,7 +54,7 @@ def _proposal_pending(pending: L1Transaction) -> Reason:
         Code.PROPOSAL_PENDING,
         f"The proposal of request {pending.request} (nonce {pending.nonce}) is {pending.status.value}.",
         "Nothing to do: its fee is raised by itself if it is not mined.",
-        {"nonce": pending.nonce, "hash": "0x" + pending.signed[-1].hash.hex()},
+        {"nonce": pending.nonce, "hash": "0x" + pending.newest.hash.hex()},
     )
 
 
@@ -48,6 +63,8 @@ _ABOUT_THE_MOMENT = (
     "optimistic mode",
     "in the future",
     "greater than or equal to next expected block number",
+    # a lost checkpoint is made again, or the aggregation superseded
+    "L1BlockHashNotCheckpointed",
     # the verifier gateway's: another proof of the same program meets the same
     "RouteIsFrozen",
     "RouteNotFound",

@@ -29,6 +29,8 @@ class Code(StrEnum):
     PROPOSAL_PENDING = "proposal-pending"
     SIGNER_BUSY = "signer-busy"
     L1_DOWN = "l1-down"
+    L1_BEHIND = "l1-behind"
+    L1_REORG = "l1-reorg"
     NODE_DOWN = "node-down"
     NODE_BEHIND = "node-behind"
     NODE_STARTING = "node-starting"
@@ -39,11 +41,13 @@ class Code(StrEnum):
     OPTIMISTIC_MODE = "optimistic-mode"
     NOT_APPROVED = "not-approved"
     LOW_BALANCE = "low-balance"
+    CANNOT_PAY = "cannot-pay"
     NODE_DISAGREES = "node-disagrees"
     ROOT_CHANGED = "root-changed"
     PROPOSAL_REVERTS = "proposal-reverts"
     CHECKPOINT_REVERTS = "checkpoint-reverts"
     REQUEST_PARKED = "request-parked"
+    AGGREGATION_REFUSED = "aggregation-refused"
     FEE_CAP = "fee-cap"
 
 
@@ -65,12 +69,15 @@ SEVERITY: Mapping[Code, Severity] = {
     **dict.fromkeys(
         (
             Code.L1_DOWN,
+            Code.L1_BEHIND,
+            Code.L1_REORG,
             Code.NODE_DOWN,
             Code.NODE_BEHIND,
             Code.NODE_STARTING,
             Code.SERVER_DOWN,
             Code.ROOT_UNKNOWN,
             Code.SAFE_HEAD_UNKNOWN,
+            Code.AGGREGATION_REFUSED,
             Code.OPTIMISTIC_MODE,
             Code.LOW_BALANCE,
         ),
@@ -80,6 +87,7 @@ SEVERITY: Mapping[Code, Severity] = {
         (
             Code.CONFIG_MISMATCH,
             Code.NOT_APPROVED,
+            Code.CANNOT_PAY,
             Code.NODE_DISAGREES,
             Code.ROOT_CHANGED,
             Code.PROPOSAL_REVERTS,

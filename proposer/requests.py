@@ -94,7 +94,11 @@ class Failure(StrEnum):
     BAD_PROOF = "BadProof"
     """The server delivered a proof that cannot be one (empty, or not bytes)."""
     REFUSED_IN_SIMULATION = "RefusedInSimulation"
-    """The aggregation program, or the contract, does not accept what was aggregated."""
+    """The aggregation program does not accept these range proofs with this checkpoint; nothing was paid."""
+    REFUSED_BY_CONTRACT = "RefusedByContract"
+    """The contract does not accept the aggregation proof; its simulation said so twice."""
+    NOT_AGGREGATABLE = "NotAggregatable"
+    """A range proof that the aggregation program does not accept, such as one bound to an L1 block that is gone."""
     SUPERSEDED = "Superseded"
     """The chain moved on: the head passed it, or its checkpoint or commitments are no longer the contract's."""
     CANCELLED_BY_OPERATOR = "CancelledByOperator"
@@ -123,7 +127,7 @@ class ProofRequest:
     """One attempt at one proof: a row of the ledger, without the proof's bytes.
 
     `attempt` counts along parents and overlaps from 1. `since` is when the row took its status. `l1_head` is the L1
-    head read after the server's answer: no block above it is bound into the proof.
+    head read after the server's answer, with its hash: no block above it is bound into the proof.
     """
 
     id: int
@@ -142,6 +146,7 @@ class ProofRequest:
     requested_at: datetime | None = None
     claimed_epoch: int | None = None
     l1_head: L1Block | None = None
+    l1_head_hash: bytes | None = None
     checkpoint: Checkpoint | None = None
     output_root: bytes | None = None
     proof_digest: bytes | None = None

@@ -39,8 +39,8 @@ def jitter(*key: int) -> float:
 def successors(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now: datetime) -> list[NewRequest]:
     """Return the rows that carry on after `failed` ended with `failure`; none where nothing is to be tried again.
 
-    An aggregation is a thing of the moment: a failed one is not repeated here unless the failure says nothing about
-    its inputs; the planner derives the next from what is proven then.
+    An aggregation that the program refuses is the planner's to carry on: what comes next depends on which of its
+    members were accepted before.
     """
     match failure:
         case Failure.UNEXECUTABLE if failed.kind is Kind.RANGE and failed.range.blocks > 1:
@@ -58,7 +58,7 @@ def successors(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now:
             ]
         case Failure.UNEXECUTABLE if failed.kind is Kind.RANGE:
             return [_parked(failed, failure, now, "block cannot be executed by the program")]
-        case Failure.CANCELLED_BY_OPERATOR | Failure.SUPERSEDED:
+        case Failure.CANCELLED_BY_OPERATOR | Failure.SUPERSEDED | Failure.REFUSED_IN_SIMULATION:
             return []
         # an id that the server has forgotten was paid for, too
         case Failure.OUTCOME_UNKNOWN | Failure.WITNESS_TIMEOUT | Failure.LOST_BY_SERVER if (
@@ -75,7 +75,8 @@ def successors(failed: ProofRequest, failure: Failure, policy: RetryPolicy, now:
             | Failure.WITNESS_FAILED
             | Failure.PROOF_TIMEOUT
             | Failure.BAD_PROOF
-            | Failure.REFUSED_IN_SIMULATION
+            | Failure.REFUSED_BY_CONTRACT
+            | Failure.NOT_AGGREGATABLE
         ):
             return [_again(failed, failure, policy, now)]
         case _:
@@ -113,8 +114,8 @@ def _next(
         status=status,
         parent=failed.id,
         next_attempt_at=at,
-        # refused once: a newer one is tried
-        checkpoint=None if failure is Failure.REFUSED_IN_SIMULATION else failed.checkpoint,
+        # refused: a newer one is tried
+        checkpoint=None if failure is Failure.REFUSED_BY_CONTRACT else failed.checkpoint,
         output_root=failed.output_root,
         unknown_outcomes=failed.unknown_outcomes + unknown if over == failed.range else 0,
         members=failed.members,

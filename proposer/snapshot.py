@@ -1,22 +1,21 @@
 """Everything one decision needs. What could not be read is None, and every decision says what it does without it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from proposer.l1_transactions import L1Transaction
 from proposer.requests import OPEN, Commitments, Kind, ProofRequest, Status
 from proposer.settings import ProposerSettings
-from proposer.units import L1Block, L2Block, Wei
+from proposer.units import L1Block, L1Ref, L2Block, Wei
 
 
 @dataclass(frozen=True, slots=True)
-class L1Ref:
-    """An L1 block by number and hash, with its time in unix seconds."""
+class Anchor:
+    """An L1 block as a checkpoint: its hash as the contract stores it, and its hash on the chain; None without one."""
 
-    number: L1Block
-    hash: bytes
-    timestamp: int
+    stored: bytes | None
+    canonical: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +38,13 @@ class OracleView:
     """Seconds."""
     balance: Wei | None
     """Of the proposer's account; None without one."""
+    anchors: Mapping[int, Anchor] = field(default_factory=dict[int, Anchor])
+    """The L1 blocks that aggregations are anchored to, and our newest checkpoints, by number."""
+
+    def stored(self, number: int) -> bytes | None:
+        """Return the hash that the contract stores for an L1 block, as far as it was read."""
+        anchor = self.anchors.get(number)
+        return anchor.stored if anchor is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,47 +1,30 @@
 """The ledger: PostgreSQL, one database per oracle contract, and the only memory that counts.
 
-`Ledger` opens it and reads; every write goes through `Ledger.write`, which fences it with the leader's epoch.
+`Ledger` reads; every write goes through `Ledger.write`, which fences it with the leader's epoch.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg import InternalError as PgInternalError
-from psycopg.errors import ExclusionViolation, UniqueViolation
-from sqlalchemy import Row, and_, func, make_url, or_, select, text
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from blocks.ledger.leadership import fence
-from blocks.ledger.migrate import migrate
+from blocks.ledger.database import Database
 from blocks.ledger.rows import request_from, select_requests, select_signed, select_transactions, transaction_from
-from blocks.ledger.tables import identity, l1_transactions, marks, proof_requests, proofs, request_events
-from blocks.ledger.writer import Writer
-from proposer.errors import BadReply, EndpointDown, FixConfiguration, LedgerMoved, UnknownRequest, WrongLedger
+from blocks.ledger.tables import l1_signed, l1_transactions, marks, proof_requests, proofs, request_events
+from proposer.errors import UnknownRequest
 from proposer.l1_transactions import UNSETTLED, L1Transaction, Purpose, TxStatus
 from proposer.polling import Usual
 from proposer.requests import IN_FLIGHT, OPEN, Failure, Kind, ProofRequest, Status
 from proposer.snapshot import Mark
 
+NEWEST_CHECKPOINTS = 5
+"""How many of our checkpoints are looked at for reuse."""
+
 _r = proof_requests.c
 _IS_OPEN = _r.status.in_([s.value for s in OPEN])
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerIdentity:
-    """Whose ledger it is: both chain ids and the contract's address in lower case."""
-
-    l1_chain_id: int
-    l2_chain_id: int
-    contract: str
-
-    def __str__(self) -> str:
-        return f"contract {self.contract} on L1 chain {self.l1_chain_id}, L2 chain {self.l2_chain_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,105 +62,8 @@ class Mirrored:
     mirrored_event: int
 
 
-def async_url(url: str) -> str:
-    """Return the SQLAlchemy URL for psycopg of a `postgresql://` one.
-
-    Raises `FixConfiguration` for any other database: PostgreSQL is the only dialect.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
-        raise FixConfiguration("DATABASE_URL must begin with postgresql://: the ledger runs on PostgreSQL only")
-    url = f"postgresql+psycopg://{rest}"
-    with suppress(ArgumentError, ValueError):  # their text may quote the password
-        if "@" not in (make_url(url).host or ""):
-            return url
-    raise FixConfiguration(
-        "DATABASE_URL cannot be read as postgresql://user:password@host:port/database: "
-        "percent-encode special characters of the password"
-    )
-
-
-class Ledger:
-    """Connections to one ledger database.
-
-    A session left idle in a transaction is ended by the server after 5 s, so that a process stopped in the middle of
-    a write cannot hold up its successor. Raises `EndpointDown` where the database cannot be reached.
-    """
-
-    def __init__(self, url: str) -> None:
-        options = "-c idle_in_transaction_session_timeout=5000 -c statement_timeout=30000 -c timezone=UTC"
-        self.engine: AsyncEngine = create_async_engine(
-            async_url(url),
-            pool_size=5,
-            max_overflow=15,
-            pool_pre_ping=True,
-            pool_timeout=10,
-            connect_args={"connect_timeout": 5, "options": options, "prepare_threshold": None},
-            hide_parameters=True,
-        )
-
-    async def migrate(self) -> None:
-        """Bring the schema up to date; concurrent callers wait for one another."""
-        async with self.connect() as connection:
-            await migrate(connection)
-
-    async def identity(self) -> LedgerIdentity | None:
-        """Return whose ledger it is, or None while it is nobody's."""
-        async with self.connect() as connection:
-            row = (await connection.execute(select(identity))).one_or_none()
-        return LedgerIdentity(row.l1_chain_id, row.l2_chain_id, row.contract) if row else None
-
-    async def ledger_id(self) -> str:
-        """Return what tells this database from any other, also from another one of the same contract."""
-        async with self.connect() as connection:
-            return (await connection.execute(select(identity.c.ledger_id))).scalar_one()
-
-    async def claim_identity(self, ours: LedgerIdentity) -> None:
-        """Make the ledger ours at first use. Raises `WrongLedger` where it is another contract's."""
-        async with self.connect() as connection:
-            values = {
-                "id": 1,
-                "l1_chain_id": ours.l1_chain_id,
-                "l2_chain_id": ours.l2_chain_id,
-                "contract": ours.contract,
-            }
-            await connection.execute(insert(identity).values(**values).on_conflict_do_nothing())
-            await connection.commit()
-        theirs = await self.identity()
-        if theirs != ours:
-            raise WrongLedger(
-                f"this ledger belongs to {theirs}, not to {ours}: set DATABASE_URL or PROPOSER_HOME to another one"
-            )
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncGenerator[AsyncConnection]:
-        """Open a connection; a database that is away is `EndpointDown`, never a bare driver error."""
-        try:
-            async with self.engine.connect() as connection:
-                yield connection
-        except (OperationalError, PoolTimeoutError, OSError, TimeoutError) as error:
-            raise EndpointDown(f"the ledger's database cannot be reached or hung up: {_brief(error)}") from error
-        except IntegrityError as error:
-            if not isinstance(error.orig, ExclusionViolation | UniqueViolation):
-                raise
-            raise LedgerMoved(f"the ledger changed meanwhile; it is decided anew: {_brief(error)}") from error
-        except DataError as error:
-            raise BadReply(f"a value cannot be stored in the ledger: {_brief(error)}") from error
-        except DBAPIError as error:
-            # a standby or a database set read-only says InternalError
-            if error.connection_invalidated or isinstance(error.orig, PgInternalError):
-                raise EndpointDown(f"the ledger's database cannot be written: {_brief(error)}") from error
-            raise
-
-    @asynccontextmanager
-    async def write(self, epoch: int) -> AsyncGenerator[Writer]:
-        """Write under the leader's epoch, in one transaction.
-
-        Raises `NotLeader`, and writes nothing, when another process has taken over or the claim has expired.
-        """
-        async with self.connect() as connection, connection.begin():
-            await fence(connection, epoch)
-            yield Writer(connection, epoch)
+class Ledger(Database):
+    """The ledger's reads; each opens a connection of its own."""
 
     async def view(self, head: int) -> LedgerView:
         """Read what a decision at contract head `head` needs; cost does not grow with what is settled below it."""
@@ -205,11 +91,6 @@ class Ledger:
             seen.get("finalized"),
             seen.get("required"),
         )
-
-    async def now(self) -> datetime:
-        """Return the database's clock: the one that every time in the ledger is told by."""
-        async with self.connect() as connection:
-            return (await connection.execute(select(func.now()))).scalar_one()
 
     async def request(self, request_id: int) -> ProofRequest:
         """Return one request. Raises `UnknownRequest`."""
@@ -276,15 +157,30 @@ class Ledger:
         async with self.connect() as connection:
             return (await connection.execute(select(func.count()).where(*reverted))).scalar_one()
 
-    async def checkpoints(self) -> list[int]:
-        """Return the L1 blocks whose hashes our transactions stored in the contract lately, newest first."""
+    async def settled_from(self, sender: str, nonce: int) -> list[L1Transaction]:
+        """Return the transactions of an account that counted as settled although its chain has not got their nonces."""
         t = l1_transactions.c
-        mined = t.status.in_([TxStatus.MINED.value, TxStatus.CONFIRMED.value])
+        settled = t.status.in_([TxStatus.CONFIRMED.value, TxStatus.REVERTED.value])
         async with self.connect() as connection:
-            rows = await connection.execute(
-                select(t.subject).where(t.purpose == Purpose.CHECKPOINT.value, mined).order_by(t.id.desc()).limit(20)
-            )
-            return [row.subject for row in rows]
+            return await _transactions(connection, and_(t.sender == sender, t.nonce >= nonce, settled))
+
+    async def proposed_by(self, request_id: int) -> bytes | None:
+        """Return the hash of the newest transaction that has proposed this aggregation, as far as it is known."""
+        t = l1_transactions.c
+        proposals = select(l1_signed.c.hash).join(l1_transactions, _mined_as(Purpose.PROPOSE))
+        async with self.connect() as connection:
+            newest = proposals.where(t.request_id == request_id).order_by(t.id.desc()).limit(1)
+            return (await connection.execute(newest)).scalar_one_or_none()
+
+    async def anchors(self) -> list[int]:
+        """Return the L1 blocks that live aggregations are anchored to, and those that a queued one may reuse."""
+        live = (_r.kind == Kind.AGG.value, or_(_IS_OPEN, _r.status == Status.COMPLETE.value))
+        async with self.connect() as connection:
+            rows = (await connection.execute(select(_r.status, _r.checkpoint_number).where(*live))).all()
+            numbers = {row.checkpoint_number for row in rows if row.checkpoint_number is not None}
+            if any(row.status == Status.UNREQ.value for row in rows):
+                numbers |= await _newest_checkpoints(connection)
+        return sorted(numbers)
 
     async def usual(self, kind: Kind) -> Usual | None:
         """Return how long the last proofs of this kind took from request to proof; None below five of them."""
@@ -319,10 +215,6 @@ class Ledger:
             rows = await connection.execute(select(_r.id, _r.flow_run_id).where(*where).order_by(_r.id))
             return {row.id: row.flow_run_id for row in rows}
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
-
 
 async def _transactions(connection: AsyncConnection, where: Any) -> list[L1Transaction]:
     rows = (await connection.execute(select_transactions().where(where).order_by(l1_transactions.c.id))).all()
@@ -334,7 +226,13 @@ async def _transactions(connection: AsyncConnection, where: Any) -> list[L1Trans
     return [transaction_from(row, signed[row.id]) for row in rows]
 
 
-def _brief(error: BaseException) -> str:
-    """The first line of the driver's own words, without SQLAlchemy's frame (and so without any parameter)."""
-    original = getattr(error, "orig", None) or error
-    return str(original).strip().split("\n")[0] or type(original).__name__
+async def _newest_checkpoints(connection: AsyncConnection) -> set[int]:
+    """Return the L1 blocks whose hashes our transactions stored in the contract lately."""
+    mined = select(l1_signed.c.subject).join(l1_transactions, _mined_as(Purpose.CHECKPOINT))
+    newest = mined.order_by(l1_transactions.c.id.desc()).limit(NEWEST_CHECKPOINTS)
+    return {row.subject for row in await connection.execute(newest)}
+
+
+def _mined_as(purpose: Purpose) -> ColumnElement[bool]:
+    """Match the form of a transaction that was mined, where it does this."""
+    return and_(l1_signed.c.hash == l1_transactions.c.mined_hash, l1_signed.c.purpose == purpose.value)

@@ -1,6 +1,7 @@
 """Rows to domain objects and back."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select
@@ -8,7 +9,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from blocks.ledger.tables import aggregation_members, l1_signed, l1_transactions, proof_requests
 from proposer.fees import Fees
-from proposer.l1_transactions import L1Transaction, Purpose, Signed, TxStatus
+from proposer.l1_transactions import Action, L1Transaction, Purpose, Signed, TxStatus
 from proposer.ranges import BlockRange
 from proposer.requests import Checkpoint, Commitments, Failure, Kind, NewRequest, ProofRequest, Status
 from proposer.units import L1Block, Wei
@@ -46,6 +47,7 @@ def request_from(row: Row[Any]) -> ProofRequest:
         requested_at=row.requested_at,
         claimed_epoch=row.claimed_epoch,
         l1_head=row.l1_head,
+        l1_head_hash=row.l1_head_hash,
         checkpoint=_checkpoint(row),
         output_root=row.output_root,
         proof_digest=row.proof_digest,
@@ -84,21 +86,39 @@ def transaction_from(row: Row[Any], signed: Sequence[Row[Any]]) -> L1Transaction
     """Read one row of `l1_transactions` with its rows of `l1_signed`, oldest first."""
     return L1Transaction(
         id=row.id,
-        purpose=Purpose(row.purpose),
         request=row.request_id,
-        subject=row.subject,
         sender=row.sender,
         nonce=row.nonce,
-        to=row.recipient,
-        calldata=row.calldata,
-        gas=row.gas,
         status=TxStatus(row.status),
-        signed=[Signed(s.hash, s.raw, Fees(Wei(int(s.tip)), Wei(int(s.fee_cap))), s.at) for s in signed],
+        signed=[_signed(form) for form in signed],
         created_at=row.created_at,
+        mined=row.mined_hash,
         block=L1Block(row.block_number) if row.block_number is not None else None,
         block_hash=row.block_hash,
         gas_used=row.gas_used,
     )
+
+
+def _signed(row: Row[Any]) -> Signed:
+    action = Action(Purpose(row.purpose), row.recipient, row.calldata, row.gas, row.subject)
+    return Signed(row.hash, row.raw, Fees(Wei(int(row.tip)), Wei(int(row.fee_cap))), action, row.at)
+
+
+def values_of_signed(transaction_id: int, tx_hash: bytes, raw: bytes, fees: Fees, action: Action) -> dict[str, object]:
+    """Columns of a signed form to insert."""
+    return {
+        "hash": tx_hash,
+        "transaction_id": transaction_id,
+        "raw": raw,
+        "tip": fees.tip,
+        "fee_cap": fees.cap,
+        "purpose": action.purpose.value,
+        "subject": action.subject,
+        "recipient": action.to,
+        "calldata": action.calldata,
+        "calldata_digest": sha256(action.calldata).digest(),
+        "gas": action.gas,
+    }
 
 
 def select_transactions() -> Select[Any]:

@@ -9,32 +9,23 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from blocks.ledger.journal import JournalWriter
 from blocks.ledger.rows import values_of
-from blocks.ledger.tables import (
-    aggregation_members,
-    l1_signed,
-    l1_transactions,
-    marks,
-    proof_requests,
-    proofs,
-    request_events,
-)
+from blocks.ledger.tables import aggregation_members, marks, proof_requests, proofs, request_events
 from proposer.errors import IllegalTransition
-from proposer.fees import Fees
 from proposer.intents import Move, Plan
-from proposer.l1_transactions import Purpose, Receipt, TxStatus
 from proposer.requests import TRANSITIONS, Checkpoint, Failure, NewRequest, ProofRequest, Status
-from proposer.units import L1Block
+from proposer.units import L1Ref
 
 _r = proof_requests.c
 _TEN_YEARS = 10 * 365 * 86400  # seconds; a contract may name any number
 
 
-class Writer:
+class Writer(JournalWriter):
     """Writes of one transaction under one leader's epoch; made by `Ledger.write` only."""
 
     def __init__(self, connection: AsyncConnection, epoch: int) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self.epoch = epoch
 
     async def apply(self, plan: Plan, cycle_run_id: str | None = None) -> list[int]:
@@ -62,8 +53,8 @@ class Writer:
         await self._event(request_id, None, new.status, new.why, None)
         return request_id
 
-    async def claim(self, request_id: int, cycle_run_id: str | None) -> bool:
-        """UNREQ to WITNESSGEN: the intent, written before the request is sent."""
+    async def claim(self, request_id: int, cycle_run_id: str | None, anchor: Checkpoint | None = None) -> bool:
+        """UNREQ to WITNESSGEN: the intent, written before the request is sent; an aggregation with its anchor."""
         return await self._move(
             request_id,
             Status.UNREQ,
@@ -74,6 +65,7 @@ class Writer:
                 "claimed_epoch": self.epoch,
                 "failure": None,
                 **({"cycle_run_id": cycle_run_id} if cycle_run_id else {}),
+                **({"checkpoint_number": anchor.number, "checkpoint_hash": anchor.hash} if anchor else {}),
             },
         )
 
@@ -151,15 +143,12 @@ class Writer:
             .values(next_poll_at=None)
         )
 
-    async def anchor(self, request_id: int, checkpoint: Checkpoint | None) -> None:
-        """Bind an aggregation that was not requested yet to its checkpoint, or unbind it."""
+    async def anchor(self, request_id: int, checkpoint: Checkpoint) -> None:
+        """Bind an aggregation that was not requested yet to a checkpoint that the contract has."""
         await self._connection.execute(
             update(proof_requests)
             .where(_r.id == request_id, _r.status == Status.UNREQ.value)
-            .values(
-                checkpoint_number=checkpoint.number if checkpoint else None,
-                checkpoint_hash=checkpoint.hash if checkpoint else None,
-            )
+            .values(checkpoint_number=checkpoint.number, checkpoint_hash=checkpoint.hash)
         )
 
     async def output_root(self, request_id: int, root: bytes) -> None:
@@ -168,18 +157,20 @@ class Writer:
             update(proof_requests).where(_r.id == request_id, _r.output_root.is_(None)).values(output_root=root)
         )
 
-    async def l1_head(self, request_id: int, head: L1Block) -> None:
+    async def l1_head(self, request_id: int, head: L1Ref) -> None:
         """Store the L1 head read after the server's answer, once: no later block is bound into the proof."""
         await self._connection.execute(
-            update(proof_requests).where(_r.id == request_id, _r.l1_head.is_(None)).values(l1_head=head)
+            update(proof_requests)
+            .where(_r.id == request_id, _r.l1_head.is_(None))
+            .values(l1_head=head.number, l1_head_hash=head.hash)
         )
 
-    async def fill_l1_heads(self, head: L1Block) -> None:
+    async def fill_l1_heads(self, head: L1Ref) -> None:
         """Give requests answered while L1 was away the L1 head of now: not lower than what their proofs hold."""
         await self._connection.execute(
             update(proof_requests)
             .where(_r.status.in_(["PROVING", "COMPLETE"]), _r.l1_head.is_(None), _r.kind == "RANGE")
-            .values(l1_head=head)
+            .values(l1_head=head.number, l1_head_hash=head.hash)
         )
 
     async def take_up(self, request_id: int, why: str, witness_seconds: float) -> bool:
@@ -211,55 +202,6 @@ class Writer:
         """Return the highest finalized L2 block ever marked, 0 before the first."""
         seen = select(marks.c.number).where(marks.c.name == "finalized")
         return (await self._connection.execute(seen)).scalar_one_or_none() or 0
-
-    async def journal(
-        self,
-        *,
-        purpose: Purpose,
-        request: int | None,
-        subject: int | None,
-        sender: str,
-        nonce: int,
-        to: str,
-        calldata: bytes,
-        gas: int,
-        signed: tuple[bytes, bytes, Fees],
-    ) -> int:
-        """Write a transaction and its first signed form before it is broadcast. Return its id."""
-        row = {
-            "purpose": purpose.value,
-            "request_id": request,
-            "subject": subject,
-            "sender": sender,
-            "nonce": nonce,
-            "recipient": to,
-            "calldata": calldata,
-            "calldata_digest": sha256(calldata).digest(),
-            "gas": gas,
-            "status": TxStatus.PENDING.value,
-        }
-        result = await self._connection.execute(insert(l1_transactions).values(row).returning(l1_transactions.c.id))
-        transaction_id: int = result.scalar_one()
-        await self.sign_again(transaction_id, *signed)
-        return transaction_id
-
-    async def sign_again(self, transaction_id: int, tx_hash: bytes, raw: bytes, fees: Fees) -> None:
-        """Write another signed form of a transaction before it is broadcast."""
-        row = {"hash": tx_hash, "transaction_id": transaction_id, "raw": raw, "tip": fees.tip, "fee_cap": fees.cap}
-        await self._connection.execute(upsert(l1_signed).values(row).on_conflict_do_nothing())
-
-    async def record(self, transaction_id: int, status: TxStatus, receipt: Receipt | None) -> None:
-        """Write what the chain says of a transaction."""
-        await self._connection.execute(
-            update(l1_transactions)
-            .where(l1_transactions.c.id == transaction_id)
-            .values(
-                status=status.value,
-                block_number=receipt.block if receipt else None,
-                block_hash=receipt.block_hash if receipt else None,
-                gas_used=receipt.gas_used if receipt else None,
-            )
-        )
 
     async def note(self, request_id: int, why: str) -> None:
         """Append to a request's history without changing its status."""

@@ -5,15 +5,18 @@ from flows.report import StageReport
 from proposer.errors import ProposerError
 from proposer.plan_aggregation import plan_aggregation
 from proposer.reasons import Code, Reason
-from proposer.requests import Kind, ProofRequest, Status
+from proposer.refusals import suspects
+from proposer.requests import Kind, NewRequest, ProofRequest, Status
+from proposer.snapshot import Snapshot
 
 
 async def derive(cycle: Cycle) -> StageReport:
     """Insert the next aggregation, and write down the output root that each one claims as soon as the node says it."""
-    decided = plan_aggregation(await cycle.snapshot(), cycle.permission.may_request)
+    snapshot = await cycle.snapshot()
+    decided = plan_aggregation(snapshot, cycle.permission.may_request, await _orphaned(cycle, snapshot))
     report = StageReport(reasons=list(decided.reasons))
-    report.did += [f"{move.to.value.lower()}: aggregation {move.request}, {move.why}" for move in decided.moves]
-    report.did += [f"planned aggregation {new.range} of {len(new.members)} proofs" for new in decided.inserts]
+    report.did += [f"{move.to.value.lower()}: request {move.request}, {move.why}" for move in decided.moves]
+    report.did += [_planned(new) for new in decided.inserts]
     if cycle.dry_run:
         return report
     if decided.moves or decided.inserts:
@@ -22,6 +25,34 @@ async def derive(cycle: Cycle) -> StageReport:
     missing = [r for r in (await cycle.snapshot()).of_kind(Kind.AGG) if r.output_root is None and _matters(r)]
     report.reasons = [*report.reasons, *[reason for r in missing if (reason := await _claim_root(cycle, r))]]
     return report
+
+
+def _planned(new: NewRequest) -> str:
+    if new.kind is Kind.RANGE:
+        return f"planned {new.range} (attempt {new.attempt})"
+    return f"planned aggregation {new.range} of {len(new.members)} proofs"
+
+
+async def _orphaned(cycle: Cycle, snapshot: Snapshot) -> set[int]:
+    """Return the range proofs of a refused aggregation whose L1 head is not on the chain any more.
+
+    The server binds a proof to that head or to a block below it, and says neither: it is a reason to suspect the
+    proof once the program has refused what it is part of. While L1 cannot be read there is no such reason.
+    """
+    if snapshot.oracle is None:
+        return set()
+    under = suspects(snapshot, snapshot.oracle.latest_block, snapshot.oracle.commitments)
+    orphaned: set[int] = set()
+    for request in under:
+        if request.l1_head is None:
+            continue
+        try:
+            now = await cycle.proposer.l1.block(request.l1_head)
+        except ProposerError:
+            continue
+        if now is not None and now.hash != request.l1_head_hash:
+            orphaned.add(request.id)
+    return orphaned
 
 
 def _matters(request: ProofRequest) -> bool:

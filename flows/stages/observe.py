@@ -1,7 +1,7 @@
 """Look outside: contract, node and server, each failing alone."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from flows.context import Proposer
@@ -34,7 +34,8 @@ async def observe(proposer: Proposer, read: Read, known_server: ServerView | Non
     All reads of the contract are pinned to one L1 block. `known_server` saves asking the server again.
     """
     errors: dict[str, str] = {}
-    oracle_look = asyncio.create_task(_try(errors, "l1", read("read-l1", lambda: _oracle(proposer))))
+    anchors = await proposer.ledger.anchors()
+    oracle_look = asyncio.create_task(_try(errors, "l1", read("read-l1", lambda: _oracle(proposer, anchors))))
 
     async def node_beside(oracle: Awaitable[OracleView | None]) -> NodeView:
         node = await _node(proposer)
@@ -60,7 +61,7 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
         if outside.node is not None and outside.node.finalized > 0:
             await writer.mark("finalized", outside.node.finalized, rising=True)
         if outside.oracle is not None:
-            await writer.fill_l1_heads(outside.oracle.at.number)
+            await writer.fill_l1_heads(outside.oracle.at)
             await writer.stop_looking_below(outside.oracle.latest_block)
             # no output older than this can be deleted from the contract, so no proof below it is needed again
             await writer.prune_proofs(outside.oracle.finalization_period)
@@ -80,9 +81,9 @@ async def _try(errors: dict[str, str], name: str, look: Awaitable[T]) -> T | Non
     return None
 
 
-async def _oracle(proposer: Proposer) -> OracleView:
+async def _oracle(proposer: Proposer, anchors: Sequence[int]) -> OracleView:
     at = await proposer.l1.head()
-    return await proposer.oracle.view(proposer.l1, at, proposer.signer.address if proposer.signer else None)
+    return await proposer.oracle.view(proposer.l1, at, proposer.signer.address if proposer.signer else None, anchors)
 
 
 async def _node(proposer: Proposer) -> NodeView:

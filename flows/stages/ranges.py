@@ -1,13 +1,21 @@
 """Stage 1, GetRangeProofBoundaries."""
 
+from dataclasses import replace
+
 from flows.context import Cycle
 from flows.report import StageReport
+from proposer.intents import Move
 from proposer.plan_ranges import plan_ranges
+from proposer.requests import Kind, Status
 
 
 async def plan(cycle: Cycle) -> StageReport:
     """Follow the contract head and insert the ranges nobody works on, in one ledger transaction."""
-    decided = plan_ranges(await cycle.snapshot(), cycle.permission.may_request)
+    snapshot = await cycle.snapshot()
+    decided = plan_ranges(snapshot, cycle.permission.may_request)
+    aggregations = {r.id for r in snapshot.of_kind(Kind.AGG)}
+    moves = [await _with_hash(cycle, move) if move.request in aggregations else move for move in decided.moves]
+    decided = replace(decided, moves=tuple(moves))
     report = StageReport(reasons=decided.reasons)
     report.did += [f"{move.to.value.lower()}: request {move.request}, {move.why}" for move in decided.moves]
     report.did += [f"planned {new.range} (attempt {new.attempt})" for new in decided.inserts]
@@ -15,3 +23,11 @@ async def plan(cycle: Cycle) -> StageReport:
         async with cycle.proposer.write() as writer:
             await writer.apply(decided, cycle.run_id)
     return report
+
+
+async def _with_hash(cycle: Cycle, move: Move) -> Move:
+    """Name the transaction that has settled an aggregation, where it is one of ours."""
+    if move.to is not Status.RELAYED:
+        return move
+    proposed = await cycle.proposer.ledger.proposed_by(move.request)
+    return move if proposed is None else replace(move, why=f"{move.why} by 0x{proposed.hex()}")

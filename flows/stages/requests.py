@@ -1,5 +1,6 @@
 """Stage 5, RequestQueuedProofs: fill all free slots at once; anchor aggregations first."""
 
+from collections.abc import Coroutine
 from dataclasses import replace
 
 from blocks.output_oracle import encode_checkpoint
@@ -7,24 +8,22 @@ from flows.context import Cycle
 from flows.report import StageReport
 from flows.transactions import send
 from flows.witness import hold
-from proposer.errors import Reverted
+from proposer.errors import NotLeader, ProposerError, Reverted
 from proposer.l1_transactions import Purpose
-from proposer.plan_requests import anchor_floor, plan_requests, reusable
+from proposer.plan_requests import plan_requests
 from proposer.reasons import Code, Reason
-from proposer.requests import Checkpoint, Kind, ProofRequest, Status
-from proposer.snapshot import Snapshot
+from proposer.requests import Checkpoint, ProofRequest, Status
 from proposer.units import L1Block
-
-NEWEST_CHECKPOINTS = 5
-"""How many of our checkpoints are looked at for reuse."""
 
 
 async def request_queued(cycle: Cycle) -> StageReport:
-    """Claim and send every request that is due and has a slot, and checkpoint the L1 block an aggregation needs."""
+    """Claim and send every request that is due and has a slot, and checkpoint the L1 block an aggregation needs.
+
+    One that fails delays no other.
+    """
     proposer = cycle.proposer
     snapshot = await cycle.snapshot()
-    stored = await _still_stored(cycle, snapshot)
-    decided = plan_requests(snapshot, cycle.permission.may_request, stored)
+    decided = plan_requests(snapshot, cycle.permission.may_request)
     report = StageReport(reasons=list(decided.reasons))
     if cycle.dry_run:
         report.did += [f"would request {r}" for r in snapshot.requests if r.id in decided.start]
@@ -33,58 +32,32 @@ async def request_queued(cycle: Cycle) -> StageReport:
     by_id = {r.id: r for r in snapshot.requests}
     for request_id in decided.start:
         if not proposer.draining:
-            await _start(cycle, snapshot, by_id[request_id], stored, report)
+            starting = _start(cycle, by_id[request_id], decided.anchors.get(request_id), report)
+            await _alone(starting, by_id[request_id], report)
     for request_id, number in decided.checkpoint:
-        await _checkpoint(cycle, by_id[request_id], number, report)
+        await _alone(_checkpoint(cycle, by_id[request_id], number, report), by_id[request_id], report)
     return report
 
 
-async def _still_stored(cycle: Cycle, snapshot: Snapshot) -> list[int]:
-    """Return the L1 blocks that we checkpointed and whose hashes the contract has right now."""
-    oracle = cycle.outside.oracle
-    if oracle is None or not any(r.status is Status.UNREQ for r in snapshot.of_kind(Kind.AGG)):
-        return []
-    proposer = cycle.proposer
-    numbers = (await proposer.ledger.checkpoints())[:NEWEST_CHECKPOINTS]
-    return [n for n in numbers if await proposer.oracle.historic_hash(proposer.l1, n, oracle.at) is not None]
+async def _alone(act: Coroutine[None, None, None], request: ProofRequest, report: StageReport) -> None:
+    try:
+        await act
+    except NotLeader:
+        raise
+    except ProposerError as error:
+        report.errors.append(f"{request}: {error}")
 
 
-async def _start(
-    cycle: Cycle, snapshot: Snapshot, request: ProofRequest, stored: list[int], report: StageReport
-) -> None:
+async def _start(cycle: Cycle, request: ProofRequest, anchor: Checkpoint | None, report: StageReport) -> None:
     proposer = cycle.proposer
-    if request.kind is Kind.AGG:
-        checkpoint = await _anchored(cycle, snapshot, request, stored)
-        if checkpoint is None:
-            return
-        request = replace(request, checkpoint=checkpoint)
     if request.id in proposer.witnesses:
         return  # parked and taken up again while its first request still waits for the answer, which counts
     proposer.must_lead()
     async with proposer.write() as writer:
-        claimed = await writer.claim(request.id, cycle.run_id)
+        claimed = await writer.claim(request.id, cycle.run_id, anchor)
     if claimed:
-        hold(proposer, replace(request, status=Status.WITNESSGEN))
+        hold(proposer, replace(request, status=Status.WITNESSGEN, checkpoint=anchor))
         report.did.append(f"requested {request}")
-
-
-async def _anchored(cycle: Cycle, snapshot: Snapshot, request: ProofRequest, stored: list[int]) -> Checkpoint | None:
-    """Bind the aggregation to a checkpoint, with the hash that the contract has right now; forget one that is gone.
-
-    The hash that counts is the contract's, not the one this process may have seen before.
-    """
-    floor = anchor_floor(snapshot, request)
-    assert not isinstance(floor, Reason)  # plan_requests starts no such request
-    number = request.checkpoint.number if request.checkpoint else reusable(floor, stored)
-    if number is None or cycle.outside.oracle is None:
-        return None
-    proposer = cycle.proposer
-    in_contract = await proposer.oracle.historic_hash(proposer.l1, number, cycle.outside.oracle.at)
-    changed = request.checkpoint is not None and request.checkpoint.hash != in_contract
-    usable = None if in_contract is None or changed else Checkpoint(L1Block(number), in_contract)
-    async with proposer.write() as writer:
-        await writer.anchor(request.id, usable)
-    return usable
 
 
 async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: StageReport) -> None:
@@ -93,6 +66,8 @@ async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: 
     assert cycle.outside.oracle is not None  # plan_requests names no checkpoint without it
     in_contract = await proposer.oracle.historic_hash(proposer.l1, number, cycle.outside.oracle.at)
     if in_contract is not None:
+        if request.status is not Status.UNREQ:
+            return  # lost in a reorg, and somebody has made it again
         async with proposer.write() as writer:
             await writer.anchor(request.id, Checkpoint(L1Block(number), in_contract))
         report.did.append(f"anchored {request} to L1 block {number}, which the contract has")

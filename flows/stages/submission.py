@@ -81,7 +81,7 @@ async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) ->
         await writer.note(request.id, sentence)
     if again and blames_the_proof(error.name):
         now = await proposer.ledger.now()
-        failure = Failure.REFUSED_IN_SIMULATION
+        failure = Failure.REFUSED_BY_CONTRACT
         follow = successors(request, failure, proposer.settings.retry_policy, now)
         async with proposer.write() as writer:
             await writer.fail(request, failure, f"the contract refuses it twice: {error.name}", follow, poll=False)

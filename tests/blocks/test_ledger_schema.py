@@ -127,10 +127,6 @@ def _tx(**changes: Any) -> dict[str, Any]:
         "purpose": "propose",
         "sender": "0x1",
         "nonce": 1,
-        "recipient": "0x2",
-        "calldata": b"",
-        "calldata_digest": b"",
-        "gas": 1,
         "status": "PENDING",
     }
     return values | changes
@@ -141,6 +137,8 @@ REFUSED_TRANSACTIONS = {
     "a status that is none": (_tx(status="LOST"), "ck_l1_transactions_status"),
     "MINED in no block": (_tx(status="MINED"), "ck_l1_transactions_mined_in_block"),
     "CONFIRMED in no block": (_tx(status="CONFIRMED"), "ck_l1_transactions_mined_in_block"),
+    "MINED in no form": (_tx(status="MINED", block_hash=b"b"), "ck_l1_transactions_mined_in_block"),
+    "PENDING in a block": (_tx(block_hash=b"b", mined_hash=b"h"), "ck_l1_transactions_mined_in_block"),
     "the same nonce twice": (_tx(nonce=7), "one_live_transaction_per_nonce"),
 }
 

@@ -10,9 +10,7 @@ from sqlalchemy import update
 from blocks.ledger import Ledger
 from blocks.ledger.tables import proof_requests
 from proposer.errors import IllegalTransition, LedgerMoved, UnknownRequest
-from proposer.fees import Fees
 from proposer.intents import Move, Plan
-from proposer.l1_transactions import Purpose, Receipt, TxStatus
 from proposer.polling import Usual
 from proposer.ranges import BlockRange
 from proposer.requests import (
@@ -27,7 +25,7 @@ from proposer.requests import (
     Status,
 )
 from proposer.retry import RetryPolicy, successors
-from proposer.units import L1Block, Wei
+from proposer.units import L1Block
 
 OURS = Commitments(b"r" * 32, b"a" * 32, b"c" * 32)
 LEGAL = [(frm, to) for frm, follow in TRANSITIONS.items() for to in sorted(follow)]
@@ -311,18 +309,20 @@ async def test_a_parked_request_that_was_paid_is_looked_at_not_asked_again(
     assert (row.status, row.prover_id) == (Status.PROVING, "ab" * 32)
 
 
-async def test_an_aggregation_is_anchored_before_it_is_requested(ledger: Ledger, epoch: int) -> None:
-    """And its checkpoint does not change under a request that was sent."""
+async def test_an_aggregation_is_bound_to_its_anchor_with_the_claim(ledger: Ledger, epoch: int) -> None:
+    """What was chosen before may be another; the checkpoint does not change under a request that was sent."""
     (number,) = await insert(ledger, epoch, new(kind=Kind.AGG))
-    checkpoint = Checkpoint(L1Block(9), b"\x09" * 32)
+    chosen, bound = Checkpoint(L1Block(9), b"\x09" * 32), Checkpoint(L1Block(10), b"\x10" * 32)
     async with ledger.write(epoch) as writer:
-        await writer.anchor(number, checkpoint)
+        await writer.anchor(number, chosen)
+    assert (await ledger.request(number)).checkpoint == chosen
+    async with ledger.write(epoch) as writer:
         await writer.output_root(number, b"o" * 32)
         await writer.output_root(number, b"x" * 32)
-        await writer.claim(number, None)
-        await writer.anchor(number, None)
+        await writer.claim(number, None, bound)
+        await writer.anchor(number, chosen)
     row = await ledger.request(number)
-    assert (row.checkpoint, row.output_root) == (checkpoint, b"o" * 32)
+    assert (row.checkpoint, row.output_root) == (bound, b"o" * 32)
 
 
 async def test_the_l1_head_of_an_answer_is_stored_once(ledger: Ledger, epoch: int, request_id: int) -> None:
@@ -409,72 +409,6 @@ async def test_proofs_come_in_the_order_asked_and_are_pruned_once_relayed(ledger
     with pytest.raises(UnknownRequest):
         await ledger.proofs([one])
     assert (await ledger.request(one)).proof_digest is not None
-
-
-async def test_the_journal_round_trips(ledger: Ledger, epoch: int, request_id: int) -> None:
-    """Every signed form, oldest first, with fees beyond 64 bits; a settled one is no longer unsettled."""
-    fees, higher = Fees(Wei(10**9), Wei(2**70)), Fees(Wei(2 * 10**9), Wei(2**71))
-    async with ledger.write(epoch) as writer:
-        number = await writer.journal(
-            purpose=Purpose.CHECKPOINT,
-            request=request_id,
-            subject=123,
-            sender="0xme",
-            nonce=4,
-            to="0xthem",
-            calldata=b"\x01\x02",
-            gas=21000,
-            signed=(b"h1", b"raw1", fees),
-        )
-    async with ledger.write(epoch) as writer:
-        await writer.sign_again(number, b"h2", b"raw2", higher)
-        await writer.sign_again(number, b"h2", b"raw2", higher)
-    (tx,) = await ledger.transactions(unsettled=True)
-    assert (tx.id, tx.purpose, tx.request, tx.subject) == (number, Purpose.CHECKPOINT, request_id, 123)
-    assert (tx.sender, tx.nonce, tx.to, tx.calldata, tx.gas) == ("0xme", 4, "0xthem", b"\x01\x02", 21000)
-    assert [(s.hash, s.raw, s.fees) for s in tx.signed] == [(b"h1", b"raw1", fees), (b"h2", b"raw2", higher)]
-    assert (tx.status, tx.block, tx.block_hash) == (TxStatus.PENDING, None, None)
-    assert await ledger.checkpoints() == []
-
-    receipt = Receipt(b"h2", L1Block(130), b"\x13" * 32, succeeded=True, gas_used=20999)
-    async with ledger.write(epoch) as writer:
-        await writer.record(number, TxStatus.MINED, receipt)
-    assert await ledger.checkpoints() == [123]
-    async with ledger.write(epoch) as writer:
-        await writer.record(number, TxStatus.PENDING, None)
-    (again,) = (await ledger.view(0)).transactions
-    assert (again.status, again.block, again.block_hash, again.gas_used) == (TxStatus.PENDING, None, None, None)
-    async with ledger.write(epoch) as writer:
-        await writer.record(number, TxStatus.CONFIRMED, receipt)
-    assert await ledger.transactions(unsettled=True) == []
-    (settled,) = await ledger.transactions(unsettled=False)
-    assert (settled.status, settled.block, settled.gas_used) == (TxStatus.CONFIRMED, 130, 20999)
-
-
-async def test_a_displaced_nonce_can_be_used_again(ledger: Ledger, epoch: int) -> None:
-    """One live transaction per nonce; a second one is refused."""
-
-    async def journal(tx_hash: bytes) -> int:
-        async with ledger.write(epoch) as writer:
-            return await writer.journal(
-                purpose=Purpose.PROPOSE,
-                request=None,
-                subject=None,
-                sender="0xme",
-                nonce=4,
-                to="0x",
-                calldata=b"",
-                gas=1,
-                signed=(tx_hash, b"", Fees(Wei(1), Wei(1))),
-            )
-
-    first = await journal(b"1")
-    with pytest.raises(LedgerMoved, match="one_live_transaction_per_nonce"):
-        await journal(b"2")
-    async with ledger.write(epoch) as writer:
-        await writer.record(first, TxStatus.DISPLACED, None)
-    await journal(b"2")
-    assert [t.status for t in await ledger.transactions(unsettled=False)] == [TxStatus.DISPLACED, TxStatus.PENDING]
 
 
 async def test_the_mirror_hears_of_what_it_has_not_shown(ledger: Ledger, epoch: int) -> None:

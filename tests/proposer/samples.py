@@ -1,16 +1,17 @@
 """Builders of what a decision reads: every argument has a harmless default, so a test states only what matters."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from proposer.fees import Fees
-from proposer.l1_transactions import L1Transaction, Purpose, Signed, TxStatus
+from proposer.l1_transactions import Action, L1Transaction, Purpose, Signed, TxStatus
 from proposer.ranges import BlockRange
 from proposer.requests import Checkpoint, Commitments, Kind, ProofRequest, Status
 from proposer.settings import ProposerSettings
-from proposer.snapshot import L1Ref, Mark, NodeView, OracleView, Outside, ServerView, Snapshot
-from proposer.units import GWEI, L1Block, L2Block, Wei
+from proposer.snapshot import Anchor, Mark, NodeView, OracleView, Outside, ServerView, Snapshot
+from proposer.units import GWEI, L1Block, L1Ref, L2Block, Wei
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OURS = Commitments(b"r" * 32, b"a" * 32, b"c" * 32)
@@ -28,7 +29,7 @@ def request(number: int, start: int, end: int, status: Status = Status.UNREQ, **
     """A range request; what its status implies (prover id, digest, L1 head) is filled in."""
     values: dict[str, Any] = {"kind": Kind.RANGE, "attempt": 1, "since": NOW, "commitments": OURS}
     if status in {Status.PROVING, Status.COMPLETE, Status.RELAYED}:
-        values |= {"prover_id": f"0x{number:02x}", "l1_head": L1Block(90)}
+        values |= {"prover_id": f"0x{number:02x}", "l1_head": L1Block(90), "l1_head_hash": b"\x90" * 32}
     if status in {Status.COMPLETE, Status.RELAYED}:
         values |= {"proof_digest": DIGEST, "proof_length": 4}
     return ProofRequest(id=number, range=BlockRange(start, end), status=status, **(values | changes))
@@ -36,7 +37,7 @@ def request(number: int, start: int, end: int, status: Status = Status.UNREQ, **
 
 def aggregation(number: int, start: int, end: int, status: Status = Status.UNREQ, **changes: Any) -> ProofRequest:
     """An aggregation; a complete one has its checkpoint."""
-    values: dict[str, Any] = {"kind": Kind.AGG, "l1_head": None}
+    values: dict[str, Any] = {"kind": Kind.AGG, "l1_head": None, "l1_head_hash": None}
     if status in {Status.PROVING, Status.COMPLETE, Status.RELAYED}:
         values |= {"checkpoint": Checkpoint(L1Block(95), b"\x95" * 32)}
     return request(number, start, end, status, **(values | changes))
@@ -56,6 +57,11 @@ def oracle(head: int = 0, **changes: Any) -> OracleView:
         "balance": Wei(10**19),
     }
     return OracleView(latest_block=L2Block(head), **(values | changes))
+
+
+def stored(*numbers: int, hash_: bytes = b"h" * 32) -> dict[int, Anchor]:
+    """L1 blocks that the contract has checkpointed."""
+    return {number: Anchor(hash_, hash_) for number in numbers}
 
 
 def node(finalized: int = 0, **changes: Any) -> NodeView:
@@ -96,25 +102,32 @@ def snapshot(
     )
 
 
+def action(purpose: Purpose = Purpose.PROPOSE, subject: int | None = None) -> Action:
+    """A call of the contract."""
+    return Action(purpose, "0x" + "22" * 20, b"\x01", 100_000, subject)
+
+
 def transaction(
-    purpose: Purpose = Purpose.PROPOSE, status: TxStatus = TxStatus.PENDING, **changes: Any
+    purpose: Purpose = Purpose.PROPOSE,
+    status: TxStatus = TxStatus.PENDING,
+    *,
+    subject: int | None = None,
+    **changes: Any,
 ) -> L1Transaction:
-    """A journaled transaction with nonce 7, signed once 10 s ago."""
+    """A journaled transaction with nonce 7, signed once 10 s ago; a settled one is mined in its newest form."""
     values: dict[str, Any] = {
         "id": 1,
         "request": 1,
-        "subject": None,
         "sender": "0x" + "11" * 20,
         "nonce": 7,
-        "to": "0x" + "22" * 20,
-        "calldata": b"\x01",
-        "gas": 100_000,
-        "signed": [signed(b"\xaa" * 32)],
+        "signed": [signed(b"\xaa" * 32, does=action(purpose, subject))],
         "created_at": ago(10),
     }
-    return L1Transaction(purpose=purpose, status=status, **(values | changes))
+    made = L1Transaction(status=status, **(values | changes))
+    mined = status in {TxStatus.MINED, TxStatus.CONFIRMED, TxStatus.REVERTED} and made.mined is None
+    return replace(made, mined=made.newest.hash) if mined else made
 
 
-def signed(tx_hash: bytes, seconds_ago: float = 10) -> Signed:
+def signed(tx_hash: bytes, seconds_ago: float = 10, does: Action | None = None) -> Signed:
     """A signed form of a transaction."""
-    return Signed(tx_hash, b"raw" + tx_hash, Fees(Wei(GWEI), Wei(3 * GWEI)), ago(seconds_ago))
+    return Signed(tx_hash, b"raw" + tx_hash, Fees(Wei(GWEI), Wei(3 * GWEI)), does or action(), ago(seconds_ago))

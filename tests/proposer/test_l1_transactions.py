@@ -8,15 +8,18 @@ from proposer.l1_transactions import (
     Bump,
     ChainSays,
     L1Transaction,
+    Purpose,
     Rebroadcast,
     Receipt,
     Record,
+    Replace,
     Step,
     TxStatus,
+    is_next,
     next_step,
 )
-from proposer.units import L1Block
-from tests.proposer.samples import NOW, signed, transaction
+from proposer.units import L1Block, L1Ref
+from tests.proposer.samples import NOW, action, signed, transaction
 
 OLD, NEW = b"\xaa" * 32, b"\xbb" * 32
 BLOCK, SIBLING = b"\x01" * 32, b"\x02" * 32
@@ -28,7 +31,7 @@ def receipt(tx_hash: bytes = OLD, block: int = 100, block_hash: bytes = BLOCK, *
 
 def chain(*receipts: Receipt, head: int = 100, mined_nonce: int = 7, settled_nonce: int = 7) -> ChainSays:
     """The chain at `head`; the transaction of every test has nonce 7."""
-    return ChainSays(L1Block(head), mined_nonce, settled_nonce, {r.hash: r for r in receipts})
+    return ChainSays(L1Ref(L1Block(head), BLOCK, 0), mined_nonce, settled_nonce, {r.hash: r for r in receipts})
 
 
 PENDING = transaction()
@@ -89,6 +92,47 @@ LIFE: dict[str, tuple[L1Transaction, ChainSays, Step | None]] = {
 @pytest.mark.parametrize(("tx", "says", "step"), LIFE.values(), ids=LIFE)
 def test_what_follows(tx: L1Transaction, says: ChainSays, step: Step | None) -> None:
     assert next_step(tx, says, 10, timedelta(seconds=48), NOW) == step
+
+
+NOTHING = action(Purpose.CANCEL)
+INSTEAD: dict[str, tuple[L1Transaction, ChainSays, Step | None]] = {
+    "not mined: replaced at once": (PENDING, chain(), Replace(NOTHING)),
+    "a bump is due as well: replaced, which is dearer too": (LATE, chain(), Replace(NOTHING)),
+    "mined all the same": (PENDING, chain(receipt()), Record(TxStatus.MINED, receipt())),
+    "its nonce is used: nothing to replace": (PENDING, chain(mined_nonce=8), None),
+    "just lost in a reorg: first pending": (MINED, chain(), Record(TxStatus.PENDING)),
+}
+
+
+@pytest.mark.parametrize(("tx", "says", "step"), INSTEAD.values(), ids=INSTEAD)
+def test_what_follows_where_the_nonce_has_a_better_use(tx: L1Transaction, says: ChainSays, step: Step | None) -> None:
+    assert next_step(tx, says, 10, timedelta(seconds=48), NOW, NOTHING) == step
+
+
+NEXT = {
+    "nothing before it": (PENDING, chain(), True),
+    "an earlier one is not mined yet": (PENDING, chain(mined_nonce=6), False),
+    "mined": (PENDING, chain(receipt()), False),
+    "its nonce is used": (PENDING, chain(mined_nonce=8), False),
+    "not pending": (MINED, chain(), False),
+}
+
+
+@pytest.mark.parametrize(("tx", "says", "yes"), NEXT.values(), ids=NEXT)
+def test_only_the_next_of_an_account_is_simulated_anew(tx: L1Transaction, says: ChainSays, yes: bool) -> None:
+    """One with others before it would meet a state that is not there yet."""
+    assert is_next(tx, says) is yes
+
+
+def test_what_a_transaction_does_is_what_its_mined_form_does() -> None:
+    """A proposal whose nonce was used up by nothing has proposed nothing; before that is mined it still may."""
+    forms = [signed(OLD), signed(NEW, does=NOTHING)]
+    waits = transaction(signed=forms)
+    assert (waits.action, waits.may_propose) == (NOTHING, True)
+    cancelled = transaction(status=TxStatus.MINED, signed=forms, mined=NEW)
+    assert (cancelled.action, cancelled.may_propose) == (NOTHING, False)
+    proposed = transaction(status=TxStatus.MINED, signed=forms, mined=OLD)
+    assert (proposed.action, proposed.may_propose) == (action(), True)
 
 
 def test_a_checkpoint_needs_one_confirmation() -> None:

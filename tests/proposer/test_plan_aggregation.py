@@ -3,12 +3,15 @@
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from proposer.intents import Plan
 from proposer.plan_aggregation import plan_aggregation
 from proposer.ranges import BlockRange
 from proposer.reasons import Code
 from proposer.requests import Failure, Kind, ProofRequest, Status
-from proposer.snapshot import OracleView
+from proposer.snapshot import Anchor, OracleView
+from proposer.units import L1Block, L1Ref
 from tests.proposer.samples import OURS, THEIRS, aggregation, oracle, request, snapshot
 
 
@@ -135,11 +138,43 @@ def test_a_proof_that_came_late_wins_over_its_open_twin() -> None:
 
 
 def test_one_that_does_not_follow_from_the_head_is_cancelled() -> None:
-    result = plan(*proven(40, 50, 60), aggregation(9, 40, 60, Status.PROVING, members=(1, 2)))
+    result = plan(*proven(40, 50, 60), aggregation(9, 40, 60, members=(1, 2)))
     assert "does not follow" in cancelled(result)[9]
 
 
+@pytest.mark.parametrize("status", [Status.WITNESSGEN, Status.PROVING, Status.COMPLETE])
+def test_one_that_is_paid_for_goes_on_until_its_predecessor_is_rebuilt(status: Status) -> None:
+    """The aggregation before it failed: what replaces it may end at the same block."""
+    result = plan(*proven(40, 50, 60), aggregation(9, 40, 60, status, members=(1, 2)))
+    assert cancelled(result) == {}
+
+
 # -- never submittable
+
+
+GONE = {
+    "another hash is stored": (Anchor(b"x" * 32, None), 100),
+    "nothing is stored and the block is gone": (Anchor(None, b"x" * 32), 100),
+    "nothing is stored and the block is too old": (Anchor(None, b"\x95" * 32), 288),
+}
+STANDS = {
+    "it is stored": (Anchor(b"\x95" * 32, None), 500),
+    "it can be made again": (Anchor(None, b"\x95" * 32), 100),
+}
+
+
+@pytest.mark.parametrize("status", [Status.PROVING, Status.COMPLETE])
+@pytest.mark.parametrize(("anchor", "at"), [*GONE.values(), *STANDS.values()], ids=[*GONE, *STANDS])
+def test_one_whose_checkpoint_is_gone_for_good_is_cancelled_and_built_anew(
+    anchor: Anchor, at: int, status: Status
+) -> None:
+    """L1 was reorganised; its proof is bound to a hash that the contract will never have."""
+    contract = oracle(submission_interval=20, at=L1Ref(L1Block(at), b"a" * 32, 0), anchors={95: anchor})
+    bound = aggregation(9, 0, 20, status, members=(1, 2))
+    result = plan_aggregation(snapshot([*proven(0, 10, 20), bound], contract=contract, finalized=20), True)
+    gone = (anchor, at) in GONE.values()
+    assert list(cancelled(result)) == ([9] if gone else [])
+    assert [new.range for new in result.inserts] == ([bound.range] if gone else [])
 
 
 def test_a_moved_head_cancels_even_a_complete_one() -> None:

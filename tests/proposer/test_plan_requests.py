@@ -7,15 +7,18 @@ import pytest
 
 from proposer.intents import Requests
 from proposer.l1_transactions import Purpose, TxStatus
-from proposer.plan_requests import anchor_floor, plan_requests, reusable
+from proposer.plan_requests import anchor_floor, plan_requests, replacement
 from proposer.reasons import Code
 from proposer.requests import Checkpoint, Failure, ProofRequest, Status
-from proposer.units import L1Block
-from tests.proposer.samples import NOW, aggregation, oracle, request, snapshot, transaction
+from proposer.snapshot import Anchor
+from proposer.units import L1Block, L1Ref
+from tests.proposer.samples import NOW, aggregation, oracle, request, snapshot, stored, transaction
+
+HASH = b"h" * 32
 
 
-def plan(*requests: ProofRequest, stored: tuple[int, ...] = (), **more: Any) -> Requests:
-    return plan_requests(snapshot(requests, **more), True, stored)
+def plan(*requests: ProofRequest, anchors: tuple[int, ...] = (), **more: Any) -> Requests:
+    return plan_requests(snapshot(requests, **({"contract": oracle(anchors=stored(*anchors))} | more)), True)
 
 
 def codes(made: Requests) -> list[Code]:
@@ -56,7 +59,7 @@ def test_a_queue_that_fits_leaves_no_reason() -> None:
 
 
 def test_a_paused_proposer_requests_nothing() -> None:
-    assert plan_requests(snapshot(queue(3)), False, ()) == Requests()
+    assert plan_requests(snapshot(queue(3)), False) == Requests()
 
 
 def test_a_retry_waits_out_its_back_off_without_holding_up_others() -> None:
@@ -85,7 +88,7 @@ def agg(number: int = 9, **changes: Any) -> ProofRequest:
 
 def test_an_aggregation_is_first_anchored_to_the_newest_safe_block() -> None:
     made = plan(*members(80, 90), agg())
-    assert made == Requests((), ((9, 95),))
+    assert made == Requests(checkpoint=((9, 95),))
 
 
 def test_the_anchor_is_not_below_any_head_in_its_proofs() -> None:
@@ -105,19 +108,65 @@ def test_the_newest_block_cannot_be_looked_up_yet() -> None:
 def test_an_anchor_about_to_leave_the_256_block_window_is_taken_newer(head: int, anchor: int) -> None:
     """64 blocks of the window are kept for the transaction to be mined in."""
     at = oracle().at
-    contract = oracle(at=type(at)(L1Block(head), at.hash, 0), safe=L1Block(95))
+    contract = oracle(at=L1Ref(L1Block(head), at.hash, 0), safe=L1Block(95))
     assert plan(*members(80, 90), agg(), contract=contract).checkpoint == ((9, anchor),)
 
 
 def test_a_stored_checkpoint_that_serves_is_reused() -> None:
-    assert plan(*members(80, 90), agg(), stored=(89, 91, 95)).start == (9,)
-    assert reusable(90, (89, 91, 95)) == 91
-    assert reusable(96, (89, 91, 95)) is None
+    made = plan(*members(80, 90), agg(), anchors=(89, 91, 95))
+    assert (made.start, made.anchors, made.checkpoint) == ((9,), {9: Checkpoint(L1Block(91), HASH)}, ())
+    assert plan(*members(80, 97), agg(), anchors=(89, 91, 95)).checkpoint == ((9, 97),)
 
 
 def test_one_that_has_its_checkpoint_is_requested() -> None:
-    made = plan(*members(80, 90), agg(checkpoint=Checkpoint(L1Block(95), b"h")))
-    assert made == Requests((9,))
+    own = Checkpoint(L1Block(95), HASH)
+    made = plan(*members(80, 90), agg(checkpoint=own), anchors=(91, 95))
+    assert made == Requests((9,), {9: own})
+
+
+def test_a_checkpoint_that_was_lost_or_changed_in_a_reorg_is_not_used() -> None:
+    """The hash that counts is the contract's, at the block that everything else is read at."""
+    own = agg(checkpoint=Checkpoint(L1Block(95), b"other" * 6 + b"oo"))
+    assert plan(*members(80, 90), own, anchors=(95,)).anchors == {9: Checkpoint(L1Block(95), HASH)}
+    gone = oracle(anchors={95: Anchor(None, HASH)})
+    assert plan(*members(80, 90), own, contract=gone).checkpoint == ((9, 95),)
+
+
+LOST = {
+    "mined no longer: the same block is checkpointed again": (Anchor(None, HASH), 100, ((9, 95),)),
+    "still stored": (Anchor(HASH, None), 100, ()),
+    "its block was reorganised, too: nothing can be done": (Anchor(None, b"x" * 32), 100, ()),
+    "its block is too old to be checkpointed again": (Anchor(None, HASH), 288, ()),
+}
+
+
+@pytest.mark.parametrize("status", [Status.WITNESSGEN, Status.PROVING, Status.COMPLETE])
+@pytest.mark.parametrize(("anchor", "head", "checkpoint"), LOST.values(), ids=LOST)
+def test_a_paid_aggregation_gets_its_lost_checkpoint_again(
+    anchor: Anchor, head: int, checkpoint: tuple[Any, ...], status: Status
+) -> None:
+    """Whether new requests are allowed or not: its proof is good, and only the transaction is gone."""
+    paid = agg(status=status, checkpoint=Checkpoint(L1Block(95), HASH))
+    contract = oracle(at=L1Ref(L1Block(head), HASH, 0), anchors={95: anchor})
+    snap = snapshot([*members(80, 90), paid], contract=contract)
+    assert plan_requests(snap, False).checkpoint == checkpoint
+    assert plan_requests(snap, True).checkpoint == checkpoint
+
+
+def test_a_lost_checkpoint_that_is_under_way_again_is_waited_for() -> None:
+    paid = agg(status=Status.COMPLETE, checkpoint=Checkpoint(L1Block(95), HASH))
+    pending = transaction(Purpose.CHECKPOINT, subject=95)
+    contract = oracle(anchors={95: Anchor(None, HASH)})
+    assert plan(*members(80, 90), paid, contract=contract, transactions=[pending]).checkpoint == ()
+
+
+@pytest.mark.parametrize(
+    ("head", "safe", "newer"), [(287, 200, None), (288, 200, 200), (288, 100, 160), (288, None, 160)]
+)
+def test_a_checkpoint_that_leaves_the_window_unmined_is_replaced(head: int, safe: int | None, newer: int) -> None:
+    """By the newest safe block, or one of the middle of the window: later than every member's L1 head."""
+    assert replacement(transaction(Purpose.CHECKPOINT, subject=95), head, safe) == newer
+    assert replacement(transaction(), head, safe) is None
 
 
 @pytest.mark.parametrize("status", [TxStatus.PENDING, TxStatus.MINED])
@@ -130,7 +179,7 @@ def test_no_second_checkpoint_while_one_that_serves_is_under_way(status: TxStatu
 def test_a_chain_that_makes_blocks_on_demand_is_not_waited_for() -> None:
     """A local devnet makes its next block for the checkpoint's own transaction."""
     at = oracle().at
-    old = oracle(at=type(at)(at.number, at.hash, at.timestamp - 31))
+    old = oracle(at=L1Ref(at.number, at.hash, at.timestamp - 31))
     assert plan(*members(80, 100), agg(), contract=old).checkpoint == ((9, 100),)
 
 
@@ -140,29 +189,31 @@ def test_a_checkpoint_under_way_that_is_too_old_does_not_serve() -> None:
 
 
 def test_a_member_whose_l1_head_is_unknown_is_waited_for() -> None:
-    made = plan(*members(80, None), agg(), stored=(95,))
+    made = plan(*members(80, None), agg(), anchors=(95,))
     assert (made.start, made.checkpoint, codes(made)) == ((), (), [Code.SAFE_HEAD_UNKNOWN])
 
 
-def test_without_the_contract_there_is_no_new_anchor_but_a_stored_one_serves() -> None:
+def test_without_the_contract_there_is_no_anchor() -> None:
     made = plan(*members(80, 90), agg(), contract_read=False)
-    assert (made.checkpoint, codes(made)) == ((), [Code.SAFE_HEAD_UNKNOWN])
-    assert plan(*members(80, 90), agg(), contract_read=False, stored=(92,)).start == (9,)
+    assert (made.start, made.checkpoint, codes(made)) == ((), (), [Code.SAFE_HEAD_UNKNOWN])
 
 
-def test_one_refused_in_simulation_gets_a_newer_checkpoint() -> None:
-    refused = agg(
-        8, status=Status.FAILED, failure=Failure.REFUSED_IN_SIMULATION, checkpoint=Checkpoint(L1Block(93), b"h")
-    )
-    snap = snapshot([*members(80, 90), agg(attempt=2)], attempts_above=[refused])
-    assert anchor_floor(snap, agg(attempt=2)) == 94
-    assert plan_requests(snap, True, (93,)).checkpoint == ((9, 95),)
+@pytest.mark.parametrize("failure", [Failure.REFUSED_IN_SIMULATION, Failure.REFUSED_BY_CONTRACT])
+def test_one_that_was_refused_gets_a_newer_checkpoint(failure: Failure) -> None:
+    """A shorter chain, tried to find the culprit, may use the one that the whole was refused with."""
+    refused = agg(8, status=Status.FAILED, failure=failure, checkpoint=Checkpoint(L1Block(93), HASH))
+    contract = oracle(anchors=stored(93))
+    snap = snapshot([*members(80, 90), agg()], contract=contract, attempts_above=[refused])
+    assert anchor_floor(snap, agg()) == 94
+    assert plan_requests(snap, True).checkpoint == ((9, 95),)
+    shorter = snapshot([*members(80, 90), agg(members=(1,))], contract=contract, attempts_above=[refused])
+    assert plan_requests(shorter, True).start == (9,)
 
 
 def test_aggregations_have_a_budget_of_their_own() -> None:
     """Full range slots do not starve them, nor they the ranges."""
     busy = [request(50 + i, 500 + 10 * i, 510 + 10 * i, Status.WITNESSGEN) for i in range(5)]
-    lines = [aggregation(20 + i, 1000 * i, 1000 * i + 20, checkpoint=Checkpoint(L1Block(95), b"h")) for i in range(3)]
-    assert plan(*busy, *queue(2), *lines).start == (20, 21)
+    lines = [aggregation(20 + i, 1000 * i, 1000 * i + 20, checkpoint=Checkpoint(L1Block(95), HASH)) for i in range(3)]
+    assert plan(*busy, *queue(2), *lines, anchors=(95,)).start == (20, 21)
     proving = [aggregation(30 + i, 5000 + i, 6000, Status.PROVING) for i in range(2)]
-    assert plan(*proving, *queue(2), *lines).start == (100, 101)
+    assert plan(*proving, *queue(2), *lines, anchors=(95,)).start == (100, 101)

@@ -9,8 +9,9 @@ from proposer.l1_transactions import Purpose, TxStatus
 from proposer.plan_submission import plan_submission
 from proposer.reasons import Code
 from proposer.requests import ProofRequest, Status
+from proposer.snapshot import Anchor
 from proposer.units import L1Block
-from tests.proposer.samples import THEIRS, aggregation, oracle, request, snapshot, transaction
+from tests.proposer.samples import THEIRS, action, aggregation, oracle, request, signed, snapshot, transaction
 
 READY = aggregation(9, 0, 20, Status.COMPLETE)
 
@@ -71,6 +72,24 @@ def test_one_proposal_at_a_time(tx: Any) -> None:
 def test_the_next_round_does_not_wait_for_confirmations() -> None:
     """A mined proposal that the pinned block has seen is in its head already."""
     assert choice(READY, transactions=[transaction(status=TxStatus.MINED, block=L1Block(100))]) == Submission(9)
+
+
+def test_a_cancelled_proposal_is_none_once_the_cancel_is_mined() -> None:
+    """Before that the proposal may still be mined."""
+    forms = [signed(b"\x01" * 32), signed(b"\x02" * 32, does=action(Purpose.CANCEL))]
+    assert choice(READY, transactions=[transaction(signed=forms)]).request is None
+    mined = transaction(status=TxStatus.MINED, signed=forms, block=L1Block(101))
+    assert choice(READY, transactions=[mined]) == Submission(9)
+
+
+def test_one_whose_checkpoint_was_lost_in_a_reorg_waits_for_it() -> None:
+    assert READY.checkpoint is not None
+    number, hash_ = READY.checkpoint.number, READY.checkpoint.hash
+    lost, kept = Anchor(None, hash_), Anchor(hash_, None)
+    made = choice(READY, contract=oracle(submission_interval=20, anchors={number: lost}))
+    assert made.request is None
+    assert [reason.code for reason in made.reasons] == [Code.L1_REORG]
+    assert choice(READY, contract=oracle(submission_interval=20, anchors={number: kept})) == Submission(9)
 
 
 def test_a_checkpoint_under_way_does_not_hold_up_a_proposal() -> None:

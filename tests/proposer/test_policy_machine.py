@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proposer.requests import OPEN, Failure, Kind, ProofRequest, Status
+from proposer.requests import IN_FLIGHT, OPEN, Failure, Kind, ProofRequest, Status
 from tests.proposer.samples import OURS, THEIRS
 from tests.proposer.world import World
 
@@ -62,8 +62,24 @@ class Policy(RuleBasedStateMachine):
 
     @precondition(lambda self: self._in(Status.WITNESSGEN))
     @rule(data=st.data())
-    def accepted(self, data: Any) -> None:
-        self.world.accept(self._pick(data, self._in(Status.WITNESSGEN)).id)
+    def answered(self, data: Any) -> None:
+        self.world.answer(self._pick(data, self._in(Status.WITNESSGEN)).id)
+
+    def _unspoilt(self) -> list[ProofRequest]:
+        """Range proofs in hand that may turn out bad: none while the culprit of a refusal is looked for."""
+        refused = any(r.failure is Failure.REFUSED_IN_SIMULATION for r in self._in(Status.FAILED))
+        proven = [r for r in self._in(Status.COMPLETE) if r.kind is Kind.RANGE and r.id not in self.world.bad]
+        return [] if refused or self.world.aggregations(*IN_FLIGHT) else proven
+
+    @precondition(lambda self: self._unspoilt())
+    @rule(data=st.data())
+    def a_range_proof_turns_out_bad(self, data: Any) -> None:
+        self.world.bad.add(self._pick(data, self._unspoilt()).id)
+
+    @rule(depth=st.integers(1, 20), lose_checkpoints=st.booleans())
+    def l1_is_reorganised(self, depth: int, lose_checkpoints: bool) -> None:
+        self.world.reorg(depth, lose_checkpoints=lose_checkpoints)
+        self.cycled = False
 
     @precondition(lambda self: self._in(Status.PROVING))
     @rule(data=st.data())
@@ -104,7 +120,7 @@ class Policy(RuleBasedStateMachine):
         row = self._pick(data, self.world.aggregations(Status.COMPLETE))
         if any(r.range.start == row.range.start for r in self.world.aggregations(*OPEN)):
             return  # its twin is open: stage 6 refuses only what it would submit
-        self.world.fail(row.id, Failure.REFUSED_IN_SIMULATION)
+        self.world.fail(row.id, Failure.REFUSED_BY_CONTRACT)
 
     @precondition(lambda self: self.world.next_required <= self.world.finalized)
     @rule(data=st.data())

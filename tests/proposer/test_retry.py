@@ -14,7 +14,13 @@ from tests.proposer.samples import NOW, OURS, aggregation, request
 from tests.proposer.world import World
 
 POLICY = RetryPolicy(max_attempts=5, base=60, cap=1800)
-AGAIN = sorted(set(Failure) - {Failure.UNEXECUTABLE, Failure.CANCELLED_BY_OPERATOR, Failure.SUPERSEDED})
+OTHERS = {
+    Failure.UNEXECUTABLE,
+    Failure.CANCELLED_BY_OPERATOR,
+    Failure.SUPERSEDED,
+    Failure.REFUSED_IN_SIMULATION,
+}
+AGAIN = sorted(set(Failure) - OTHERS)
 
 
 @pytest.mark.parametrize("failure", AGAIN)
@@ -76,9 +82,17 @@ def test_an_aggregation_keeps_its_members_root_and_checkpoint() -> None:
     assert (new.kind, new.members, new.checkpoint, new.output_root) == (Kind.AGG, (1, 2), CHECKPOINT, b"o" * 32)
 
 
-def test_an_aggregation_refused_in_simulation_wants_a_newer_checkpoint() -> None:
+def test_an_aggregation_refused_by_the_contract_wants_a_newer_checkpoint() -> None:
+    """It was paid for, so it counts as an attempt."""
     failed = aggregation(9, 0, 20, Status.COMPLETE, members=(1, 2), checkpoint=CHECKPOINT)
-    assert successors(failed, Failure.REFUSED_IN_SIMULATION, POLICY, NOW)[0].checkpoint is None
+    (new,) = successors(failed, Failure.REFUSED_BY_CONTRACT, POLICY, NOW)
+    assert (new.checkpoint, new.attempt) == (None, 2)
+
+
+def test_an_aggregation_refused_by_the_program_is_the_planners_to_carry_on() -> None:
+    """What comes next depends on which of its members were accepted before."""
+    failed = aggregation(9, 0, 20, Status.WITNESSGEN, members=(1, 2), checkpoint=CHECKPOINT)
+    assert successors(failed, Failure.REFUSED_IN_SIMULATION, POLICY, NOW) == []
 
 
 def test_an_unexecutable_aggregation_is_not_halved() -> None:

@@ -11,7 +11,7 @@ ALL = Permission(may_request=True, may_submit=True)
 
 def names(*requests: ProofRequest, finalized: int = 20, head: int = 0, allowed: Permission = ALL) -> tuple[str, ...]:
     contract = oracle(head, submission_interval=20)
-    return to_do(snapshot(requests, contract=contract, finalized=finalized), allowed, ())
+    return to_do(snapshot(requests, contract=contract, finalized=finalized), allowed)
 
 
 def test_nothing_to_do() -> None:
@@ -55,6 +55,6 @@ def test_a_settled_rollup_wakes_nobody() -> None:
     world.finalized = 40
     world.settle()
     assert world.head == 40
-    assert to_do(world.snapshot(), ALL, world.stored) == ()
+    assert to_do(world.snapshot(), ALL) == ()
     world.finalized = 48
-    assert to_do(world.snapshot(), ALL, world.stored) == ("plan 40→48",)
+    assert to_do(world.snapshot(), ALL) == ("plan 40→48",)

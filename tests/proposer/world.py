@@ -10,14 +10,13 @@ from proposer.intents import Plan
 from proposer.permission import Permission
 from proposer.plan_aggregation import plan_aggregation
 from proposer.plan_ranges import plan_ranges
-from proposer.plan_requests import anchor_floor, plan_requests, reusable
+from proposer.plan_requests import plan_requests
 from proposer.plan_submission import plan_submission
 from proposer.reasons import Reason
 from proposer.requests import (
     IN_FLIGHT,
     OPEN,
     TRANSITIONS,
-    Checkpoint,
     Commitments,
     Failure,
     Kind,
@@ -27,8 +26,8 @@ from proposer.requests import (
 )
 from proposer.retry import successors
 from proposer.settings import ProposerSettings
-from proposer.snapshot import L1Ref, Mark, Outside, Snapshot
-from proposer.units import L1Block
+from proposer.snapshot import Anchor, Mark, Outside, Snapshot
+from proposer.units import L1Block, L1Ref
 from proposer.wake import to_do
 from tests.proposer.samples import DIGEST, NOW, OURS, SERVER, node, oracle
 
@@ -56,7 +55,10 @@ class World:
         self.finalized = 0
         self.required: Mark | None = None
         self.rows: dict[int, ProofRequest] = {}
-        self.stored: list[int] = []
+        self.stored: dict[int, bytes] = {}
+        self.bad: set[int] = set()
+        """Range proofs that the aggregation program does not accept."""
+        self._fork, self._fork_from = 0, 0
         self.reasons: list[Reason] = []
         self.paid = 0
 
@@ -102,6 +104,8 @@ class World:
             safe=L1Block(self.l1 - 5),
             submission_interval=self.interval,
             commitments=self.commitments,
+            anchors={number: Anchor(hash_, None) for number, hash_ in self.stored.items()}
+            | {r.checkpoint.number: self._anchor(r.checkpoint.number) for r in rows if r.checkpoint},
         )
         return Snapshot(
             now=self.now,
@@ -119,6 +123,14 @@ class World:
             required=self.required,
             attempts_above=[r for r in rows if r.status in CLOSED and r.range.end > self.head],
         )
+
+    def _anchor(self, number: int) -> Anchor:
+        return Anchor(self.stored.get(number), self.hash_of(number))
+
+    def hash_of(self, number: int) -> bytes:
+        """The hash of an L1 block on the chain as it is now; a reorg changes the newest ones."""
+        forked = self._fork if number > self._fork_from else 0
+        return f"{forked}/{number}".encode().rjust(32)
 
     # -- the ledger's own rules
 
@@ -173,6 +185,8 @@ class World:
         """Moves, then inserts."""
         self.reasons += plan.reasons
         for move in plan.moves:
+            if move.failure is Failure.NOT_AGGREGATABLE:
+                assert move.request in self.bad, f"{self.rows[move.request]} is blamed and is fine"
             self.move(move.request, move.frm, move.to, **({"failure": move.failure} if move.failure else {}))
         for new in plan.inserts:
             self.insert(new)
@@ -183,8 +197,8 @@ class World:
         """Run the stages in order; return whether anything was done. What `to_do` says beforehand must agree."""
         if self.required is None or self.required.number != self.next_required:
             self.required = None if self.finalized < self.next_required else Mark(self.next_required, self.now)
-        expected = to_do(self.snapshot(), Permission(True, submit), self.stored)
-        before = (dict(self.rows), list(self.outputs), list(self.stored))
+        expected = to_do(self.snapshot(), Permission(True, submit))
+        before = (dict(self.rows), list(self.outputs), dict(self.stored))
         self.reasons = []
         self.apply(plan_ranges(self.snapshot(), True))
         self.apply(plan_aggregation(self.snapshot(), True))
@@ -196,19 +210,15 @@ class World:
         return acted
 
     def _request(self) -> None:
-        snap = self.snapshot()
-        requests = plan_requests(snap, True, self.stored)
+        requests = plan_requests(self.snapshot(), True)
         self.reasons += requests.reasons
-        self.stored += [number for _, number in requests.checkpoint]
+        self.stored |= {number: self.hash_of(number) for _, number in requests.checkpoint}
         for number in requests.start:
             row = self.rows[number]
             changes: dict[str, Any] = {"requested_at": self.now, "failure": None}
-            if row.kind is Kind.AGG and row.checkpoint is None:
-                floor = anchor_floor(snap, row)
-                assert isinstance(floor, int)
-                stored = reusable(floor, self.stored)
-                assert stored is not None
-                changes["checkpoint"] = Checkpoint(L1Block(stored), b"\x02" * 32)
+            if row.kind is Kind.AGG:
+                anchor = changes["checkpoint"] = requests.anchors[number]
+                assert self.stored[anchor.number] == anchor.hash
             assert self.move(number, Status.UNREQ, Status.WITNESSGEN, **changes)
         in_flight = self.ranges(*IN_FLIGHT)
         assert len(in_flight) <= self.settings.max_proof_requests
@@ -221,6 +231,8 @@ class World:
             assert row.range.start == self.head
             assert row.range.end >= self.next_required
             assert row.commitments == self.commitments
+            assert row.checkpoint is not None
+            assert self.stored.get(row.checkpoint.number) == row.checkpoint.hash, "the contract would revert"
             self.outputs.append(row.range.end)
 
     # -- the outside
@@ -230,10 +242,30 @@ class World:
         self.now += timedelta(seconds=seconds)
         self.l1 += max(1, int(seconds // 12))
 
+    def reorg(self, depth: int, *, lose_checkpoints: bool) -> None:
+        """L1 replaces its newest blocks, and with them the checkpoints made of or in them."""
+        self._fork += 1
+        self._fork_from = self.l1 - depth
+        gone = {n for n in self.stored if n > self._fork_from or lose_checkpoints}
+        self.stored = {n: hash_ for n, hash_ in self.stored.items() if n not in gone}
+
+    def answer(self, number: int) -> None:
+        """The server answers: an aggregation over a bad range proof is refused, and costs nothing."""
+        row = self.rows[number]
+        if row.kind is Kind.AGG and self.bad.intersection(row.members):
+            self.fail(number, Failure.REFUSED_IN_SIMULATION)
+        else:
+            self.accept(number)
+
     def accept(self, number: int) -> None:
         """The server answers with an id."""
+        assert not self.bad.intersection(self.rows[number].members)
         self.paid += 1
-        changes: dict[str, Any] = {"prover_id": f"0x{number:x}", "l1_head": L1Block(self.l1 - 1)}
+        changes: dict[str, Any] = {
+            "prover_id": f"0x{number:x}",
+            "l1_head": L1Block(self.l1 - 1),
+            "l1_head_hash": b"\x01" * 32,
+        }
         if not self.move(number, Status.WITNESSGEN, Status.PROVING, **changes):
             self.rows[number] = replace(self.rows[number], **changes)
 
@@ -262,7 +294,7 @@ class World:
         """The prover does everything it was asked, and the clock moves on past every back-off."""
         for row in list(self.rows.values()):
             if row.status is Status.WITNESSGEN:
-                self.accept(row.id)
+                self.answer(row.id)
             if self.rows[row.id].status is Status.PROVING:
                 self.complete(row.id)
         self.wait(2400)
@@ -307,7 +339,8 @@ class World:
             if row.range.start in ends:
                 ends.add(row.range.end)
         for row in self.aggregations(*OPEN):
-            assert row.range.start in ends, f"{row} does not follow from the head {self.head}: {self}"
+            follows = row.range.start in ends or row.status in IN_FLIGHT
+            assert follows, f"{row} does not follow from the head {self.head}: {self}"
             members = [self.rows[i].range for i in row.members]
             assert members[0].start == row.range.start
             assert members[-1].end == row.range.end
