@@ -11,6 +11,9 @@ from proposer.errors import EndpointDown, NotLeader
 
 log = logging.getLogger("proposer.leadership")
 
+STANDBY_SECONDS = 0.5
+"""Between two attempts of a standby to take over."""
+
 
 class Claim:
     """The leadership row, held and renewed; by this process's clock it ends earlier than by the database's."""
@@ -46,7 +49,7 @@ class Claim:
             if holder and holder != said:
                 log.info("%s leads: standing by", holder)
                 said = holder
-            await asyncio.sleep(1)
+            await asyncio.sleep(STANDBY_SECONDS)
 
     async def keep(self) -> None:
         """Renew the claim for ever. Raises `NotLeader` when it is lost."""

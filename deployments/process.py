@@ -37,7 +37,9 @@ AWAY = "Prefect's server is away, settlement goes on without it: %s"
 LOOK_SECONDS = 30.0
 """How long a look may go on after the process was asked to stop."""
 START_SECONDS = 5.0
-"""How long the first cycle after a start waits for Prefect, so that it is recorded."""
+"""How long the very first cycle of a ledger waits for Prefect, so that it is recorded."""
+TAKEOVER_SECONDS = 1.5
+"""As much for every later start: somebody's work is waiting."""
 
 
 class Stopped(Exception):
@@ -110,7 +112,7 @@ class Process:
         raise Stopped
 
     async def _look_for_ever(self) -> None:
-        await _wait(self._attached, START_SECONDS)
+        await _wait(self._attached, START_SECONDS if self._proposer.epoch == 1 else TAKEOVER_SECONDS)
         self._proposer.last_cycle_at = time.monotonic()
         while not self._proposer.draining:
             await _wait(self._proposer.changed, 1.0)

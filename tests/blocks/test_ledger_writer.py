@@ -25,7 +25,7 @@ from proposer.requests import (
     Status,
 )
 from proposer.retry import RetryPolicy, successors
-from proposer.units import L1Block
+from proposer.units import L1Block, L1Ref
 
 OURS = Commitments(b"r" * 32, b"a" * 32, b"c" * 32)
 LEGAL = [(frm, to) for frm, follow in TRANSITIONS.items() for to in sorted(follow)]
@@ -331,10 +331,11 @@ async def test_the_l1_head_of_an_answer_is_stored_once(ledger: Ledger, epoch: in
     await force(ledger, request_id, Status.PROVING)
     await force(ledger, other, Status.COMPLETE)
     async with ledger.write(epoch) as writer:
-        await writer.l1_head(request_id, L1Block(5))
-        await writer.l1_head(request_id, L1Block(6))
-        await writer.fill_l1_heads(L1Block(8))
-    assert [r.l1_head for r in await ledger.requests([request_id, other])] == [5, 8]
+        await writer.l1_head(request_id, L1Ref(L1Block(5), b"5" * 32, 0))
+        await writer.l1_head(request_id, L1Ref(L1Block(6), b"6" * 32, 0))
+        await writer.fill_l1_heads(L1Ref(L1Block(8), b"8" * 32, 0))
+    rows = await ledger.requests([request_id, other])
+    assert [(r.l1_head, r.l1_head_hash) for r in rows] == [(5, b"5" * 32), (8, b"8" * 32)]
 
 
 async def test_closed_ids_below_the_head_are_forgotten(ledger: Ledger, epoch: int) -> None:
