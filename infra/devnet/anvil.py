@@ -1,4 +1,4 @@
-"""The L1 of the devnet: an anvil process behind a gate, with real outages and real reorgs."""
+"""The L1 of the devnet: an anvil process behind a front, with real outages and real reorgs."""
 
 import asyncio
 import ctypes
@@ -13,9 +13,11 @@ import httpx
 from eth_account import Account
 from eth_account.hdaccount import ETHEREUM_DEFAULT_PATH
 
-from infra.devnet.gate import Gate, free_port
 from infra.devnet.install import find_anvil
+from infra.devnet.l1_front import L1Front
+from infra.devnet.loopback import free_port
 from infra.devnet.rpc import Rpc, RpcError
+from infra.devnet.traps import Traps
 
 # The mnemonic every anvil and hardhat node starts with: public, worthless, for local use.
 MNEMONIC = "test test test test test test test test test test test junk"
@@ -35,10 +37,10 @@ def account_key(index: int, mnemonic: str = MNEMONIC) -> tuple[str, str]:
 class Anvil:
     """Run anvil on loopback for as long as the context is open.
 
-    Users reach it at ``url`` through a TCP gate; the devnet's own parts use ``rpc`` on the inner port, which an outage
-    does not touch. ``stop()`` closes the gate: connections are cut and new ones refused while the chain goes on making
-    blocks, which is what an outage of an L1 provider is; ``start()`` opens it on the same port. ``freeze()`` and
-    ``thaw()`` stop the process itself (SIGSTOP, SIGCONT): calls then hang and no block is made.
+    Users reach it at ``url`` through ``front``, which has the faults; the devnet's own parts use ``rpc`` on the inner
+    port, which no fault touches. ``stop()`` and ``start()`` are the front's: connections are cut and new ones refused
+    while the chain goes on making blocks, which is what an outage of an L1 provider is. ``freeze()`` and ``thaw()``
+    stop the process itself (SIGSTOP, SIGCONT): calls then hang and no block is made.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Anvil:
         mnemonic: str = MNEMONIC,
         binary: Path | None = None,
         extra: tuple[str, ...] = (),
+        traps: Traps | None = None,
     ) -> None:
         """Describe the node: ``block_time_s`` None mines a block per transaction."""
         self.mnemonic = mnemonic
@@ -58,10 +61,10 @@ class Anvil:
             self._arguments += ["--block-time", str(block_time_s)]
         self._binary = binary
         self._inner_port = free_port()
-        self._gate = Gate(self._inner_port, port)
         self._process: asyncio.subprocess.Process | None = None
-        self.url = f"http://127.0.0.1:{self._gate.port}"
         self.rpc = Rpc(f"http://127.0.0.1:{self._inner_port}")
+        self.front = L1Front(self.rpc.url, port=port, traps=traps)
+        self.url = self.front.url
 
     async def __aenter__(self) -> Self:
         """Start anvil and wait for its first answer."""
@@ -80,17 +83,17 @@ class Anvil:
         )
         try:
             await self._wait_for_rpc()
-            await self._gate.open()
+            await self.front.start()
         except BaseException:
-            await self._end_process()
+            await self.__aexit__(None, None, None)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the gate and end the process."""
-        await self._gate.close()
+        """Close the front and end the process."""
+        await self.front.aclose()
         await self.rpc.aclose()
         await self._end_process()
 
@@ -125,11 +128,11 @@ class Anvil:
 
     async def stop(self) -> None:
         """Begin an outage: cut every connection and refuse new ones; the chain goes on."""
-        await self._gate.close()
+        await self.front.stop()
 
     async def start(self) -> None:
         """End an outage: listen on the same port again."""
-        await self._gate.open()
+        await self.front.start()
 
     def freeze(self) -> None:
         """Stop the process in its tracks: calls hang, no block is made."""

@@ -32,6 +32,7 @@ class Control:
             "/faults": self._faults,
             "/timing": self._timing,
             "/node/faults": self._node_faults,
+            "/l1/faults": self._l1_faults,
             "/l2": self._l2,
             "/l1/reorg": self._reorg,
             "/l1/mine": self._mine,
@@ -59,6 +60,9 @@ class Control:
         if "wrong_roots" in body:
             body["wrong_roots"] = set(body["wrong_roots"])
         return _set_fields(self._devnet.op_node.faults, body)
+
+    async def _l1_faults(self, body: dict[str, Any]) -> Any:
+        return _set_fields(self._devnet.l1_front.faults, body)
 
     async def _l2(self, body: dict[str, Any]) -> Any:
         l2 = self._devnet.l2
@@ -101,7 +105,13 @@ class Control:
             "prover_running": devnet.prover.http.running,
             "node_running": devnet.op_node.http.running,
             "paid": len(devnet.prover.network.proofs),
+            "l1_running": devnet.l1_front.http.running,
             "faults": devnet.prover.faults.plan.model_dump(),
+            "applied": {
+                "prover": devnet.prover.faults.applied,
+                "node": devnet.op_node.applied,
+                "l1": devnet.l1_front.applied,
+            },
         }
 
     async def _check(self, query: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from eth_utils.crypto import keccak
 from infra.devnet.anvil import Anvil, account_key
 from infra.devnet.contracts import deploy, deploy_oracle
 from infra.devnet.faults import FaultPlan
+from infra.devnet.l1_front import L1Front
 from infra.devnet.l2 import SimulatedL2
 from infra.devnet.log import RequestLog
 from infra.devnet.op_node import OpNode
@@ -19,6 +20,7 @@ from infra.devnet.proofs import Commitments, aggregation_proof, public_values
 from infra.devnet.prover import Prover
 from infra.devnet.proving import ProverTiming
 from infra.devnet.rpc import Rpc, calldata
+from infra.devnet.traps import Traps
 
 # Blocks mined before anyone looks, so that there are L1 heads to prove against and safe and finalized are not 0.
 _FIRST_L1_BLOCKS = 8
@@ -83,6 +85,8 @@ class Devnet:
         self.commitments = Commitments.from_seed(self.config.seed)
         self.oracle_address = ""
         self.verifier_address = ""
+        # shared by the prover, the op-node and the front of L1
+        self.traps = Traps()
         self._stack = contextlib.AsyncExitStack()
         self.anvil: Anvil
         self.l2: SimulatedL2
@@ -106,7 +110,7 @@ class Devnet:
 
     async def _start(self) -> None:
         config = self.config
-        anvil = Anvil(port=config.l1_port, block_time_s=config.l1_block_time_s)
+        anvil = Anvil(port=config.l1_port, block_time_s=config.l1_block_time_s, traps=self.traps)
         self.anvil = await self._stack.enter_async_context(anvil)
         await self.anvil.mine(_FIRST_L1_BLOCKS)
         starting_timestamp = int(time.time()) - config.l2_age_s
@@ -128,6 +132,7 @@ class Devnet:
             l1_blocks_per_l2_block=1.0 / max(1.0, speed * config.l1_block_time_s),
             starting_block=config.starting_block,
             port=config.node_port,
+            traps=self.traps,
         )
         self.prover = Prover(
             self.l2,
@@ -140,6 +145,7 @@ class Devnet:
             range_proof_size=config.range_proof_size,
             range_l1_head_lag=config.range_l1_head_lag,
             port=config.prover_port,
+            traps=self.traps,
         )
         for part in (self.op_node, self.prover):
             await part.start()
@@ -168,8 +174,13 @@ class Devnet:
 
     @property
     def l1(self) -> Rpc:
-        """The devnet's own way to L1, which an outage does not touch."""
+        """The devnet's own way to L1, which no fault touches."""
         return self.anvil.rpc
+
+    @property
+    def l1_front(self) -> L1Front:
+        """What stands between everyone else and L1."""
+        return self.anvil.front
 
     @property
     def l1_rpc(self) -> str:

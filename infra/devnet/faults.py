@@ -1,6 +1,7 @@
 """What the prover stand-in is told to do wrong: a declarative, seeded plan, and the engine that applies it."""
 
 import random
+from collections import Counter
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,13 +14,17 @@ FaultKind = Literal[
     "late",  # fulfilled `seconds` later than usual
     "empty_proof",  # fulfilled with no bytes
     # Decided when the POST arrives.
+    "post_429",  # 429 with Retry-After `seconds`, at once: nothing asked
     "post_500",  # 500 text after the witness time, nothing paid
     "hang",  # no answer for `seconds` (0: until the client goes), nothing paid
     "drop_before_paying",  # connection closed after the witness time, nothing paid
     "drop_after_paying",  # paid, then the connection is closed: the id is lost
     "refuse_simulation",  # aggregation only: 500 "Failed to request proof: Program simulation failed"
     # Decided at every look.
+    "status_429",  # 429 with Retry-After `seconds`
     "status_500",  # 500 text
+    "hang_status",  # no answer until the client goes
+    "garbage",  # 200 with a body that is not the documented shape, another one each time
     "slow_status",  # answered `seconds` late
     "unknown_id",  # 500: the network does not know the id
 ]
@@ -76,6 +81,8 @@ class Faults:
     def __init__(self, plan: FaultPlan | None = None) -> None:
         """Start with ``plan``, or with none."""
         self.plan = plan or FaultPlan()
+        # How often each kind was applied, over all plans.
+        self.applied: Counter[str] = Counter()
         self._seen: dict[int, int] = {}
 
     def replace(self, plan: FaultPlan) -> None:
@@ -92,5 +99,6 @@ class Faults:
                 continue
             self._seen[index] = seen + 1
             if rule.rate >= 1.0 or random.Random(f"{self.plan.seed}/{index}/{seen}").random() < rule.rate:
+                self.applied[kind] += 1
                 return rule
         return None

@@ -1,8 +1,11 @@
-"""Read the two tables of the proposer's ledger the checker looks at, over a plain PostgreSQL connection."""
+"""Read the tables of the proposer's ledger the checker looks at, over a plain PostgreSQL connection."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
+
+BY_HAND = "taken up by hand"
+"""How the history says that a person asked for a request."""
 
 
 @dataclass(frozen=True)
@@ -15,19 +18,56 @@ class RequestRow:
     end: int
     status: str
     prover_request_id: str | None
+    failure: str | None = None
+    # Whether the proof id is still looked at.
+    looked_at: bool = False
+    # How many requests for these blocks before this one were cut off before their answer.
+    unknown_outcomes: int = 0
 
     @property
     def is_open(self) -> bool:
         """Say whether the row occupies its blocks."""
         return self.status in {"UNREQ", "WITNESSGEN", "PROVING", "PARKED"}
 
+    @property
+    def is_proven(self) -> bool:
+        """Say whether the row has a proof."""
+        return self.status in {"COMPLETE", "RELAYED"}
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One row of ``request_events``, the history of the requests."""
+
+    request: str
+    frm: str | None
+    to: str
+    failure: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class TransactionRow:
+    """One row of ``l1_transactions`` with every hash signed for it, as hex without 0x."""
+
+    id: str
+    nonce: int
+    status: str
+    hashes: frozenset[str] = frozenset()
+
+    @property
+    def is_displaced(self) -> bool:
+        """Say whether its nonce went to a transaction of somebody else."""
+        return self.status == "DISPLACED"
+
 
 @dataclass(frozen=True)
 class Ledger:
-    """The rows of one ledger."""
+    """The rows of one ledger, each table oldest first."""
 
-    requests: list[RequestRow]
-    transactions: list[tuple[int, str, str]]  # nonce, status, purpose
+    requests: list[RequestRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    transactions: list[TransactionRow] = field(default_factory=list)
 
     @property
     def proof_ids(self) -> set[str]:
@@ -35,9 +75,13 @@ class Ledger:
         return {row.prover_request_id for row in self.requests if row.prover_request_id}
 
     @property
-    def nonces(self) -> set[int]:
-        """The nonces the proposer has journaled."""
-        return {nonce for nonce, _, _ in self.transactions}
+    def hashes(self) -> set[str]:
+        """The hashes the proposer has journaled."""
+        return {tx_hash for row in self.transactions for tx_hash in row.hashes}
+
+    def history(self, request: str) -> list[EventRow]:
+        """Return what became of one request."""
+        return [event for event in self.events if event.request == request]
 
 
 def _hex(value: object) -> str | None:
@@ -53,13 +97,25 @@ async def read_ledger(url: str) -> Ledger:
     plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
     connection = await psycopg.AsyncConnection.connect(plain, connect_timeout=10, options="-c statement_timeout=10s")
     async with connection:
+        await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)  # one moment for all tables
         cursor = await connection.execute(
-            "SELECT id, kind, start_block, end_block, status, prover_request_id FROM proof_requests ORDER BY id"
+            "SELECT id, kind, start_block, end_block, status, prover_request_id, failure, next_poll_at IS NOT NULL,"
+            " unknown_outcomes FROM proof_requests ORDER BY id"
         )
         requests = [
-            RequestRow(str(row[0]), str(row[1]).upper(), int(row[2]), int(row[3]), str(row[4]).upper(), _hex(row[5]))
-            for row in await cursor.fetchall()
+            RequestRow(str(i), str(kind).upper(), start, end, str(status).upper(), _hex(proof), failure, looked, again)
+            for i, kind, start, end, status, proof, failure, looked, again in await cursor.fetchall()
         ]
-        cursor = await connection.execute("SELECT nonce, status, purpose FROM l1_transactions ORDER BY nonce")
-        transactions = [(int(row[0]), str(row[1]), str(row[2])) for row in await cursor.fetchall()]
-    return Ledger(requests, transactions)
+        cursor = await connection.execute(
+            "SELECT request_id, from_status, to_status, failure, why FROM request_events ORDER BY id"
+        )
+        events = [EventRow(str(request), *rest) for request, *rest in await cursor.fetchall()]
+        cursor = await connection.execute(
+            "SELECT id, nonce, status, ARRAY(SELECT hash FROM l1_signed WHERE transaction_id = t.id)"
+            " FROM l1_transactions t ORDER BY id"
+        )
+        transactions = [
+            TransactionRow(str(i), int(nonce), str(status), frozenset(bytes(each).hex() for each in hashes))
+            for i, nonce, status, hashes in await cursor.fetchall()
+        ]
+    return Ledger(requests, events, transactions)

@@ -11,9 +11,10 @@ class RequestLog:
     """Append events to memory and, if given a path, to a JSON-lines file.
 
     Events: ``post`` (a request arrived), ``paid`` (the network has it, with its proof id), ``answered`` (200 sent),
-    ``refused`` (an error or a dropped connection instead), ``hung_up`` (the client went away, or an outage cut it),
-    and of a paid proof: ``fulfilled``, ``unfulfillable``, ``unexecutable``, ``expired`` (looked at after its deadline),
-    ``unknown_id`` (a look at it was answered with "unknown"). ``post`` numbers tie the events of one POST together.
+    ``refused`` (an error or a dropped connection instead), ``hung_up`` (the client went away, or an outage cut it,
+    before paying or after), and of a paid proof: ``fulfilled``, ``unfulfillable``, ``unexecutable``, ``expired``
+    (looked at after its deadline), ``unknown_id`` (a look at it was answered with "unknown"). ``post`` numbers tie the
+    events of one POST together.
     """
 
     def __init__(self, path: Path | None = None) -> None:

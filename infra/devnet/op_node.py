@@ -1,18 +1,21 @@
 """An op-node stand-in: the four ``optimism_`` methods with the real wire formats, and ways to fail."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from infra.devnet.edge import EdgeFaults, answer_to, calls_of, fail
 from infra.devnet.l2 import SimulatedL2
 from infra.devnet.rpc import Rpc
-from infra.devnet.server import Dropped, HttpServer, hung_up
+from infra.devnet.server import HttpServer, Telling
+from infra.devnet.traps import Traps
 
 _ZERO = "0x" + "00" * 32
 _ZERO_L1 = {"hash": _ZERO, "number": 0, "parentHash": _ZERO, "timestamp": 0}
@@ -21,19 +24,14 @@ _L2_HEADS = ("unsafe_l2", "safe_l2", "finalized_l2", "pending_safe_l2", "cross_u
 _L1_HEADS = ("current_l1", "current_l1_finalized", "head_l1", "safe_l1", "finalized_l1")
 
 
-@dataclass
-class NodeFaults:
+@dataclass(kw_only=True)
+class NodeFaults(EdgeFaults):
     """What the node does wrong now; change the fields at run time."""
 
-    text_500: bool = False
-    hang: bool = False
-    drop: bool = False
     # A node that has just started answers zero heads.
     starting: bool = False
     # Report the finalized head so many blocks too low.
     finalized_lag: int = 0
-    # Answer 429 with this Retry-After.
-    retry_after_s: int | None = None
     wrong_roots: set[int] = field(default_factory=set)
 
 
@@ -58,9 +56,12 @@ class OpNode:
         l1_blocks_per_l2_block: float,
         starting_block: int,
         port: int,
+        traps: Traps | None = None,
     ) -> None:
         """Serve ``l2``; L1 heads are read from ``l1``. An L2 block's origin advances by the given ratio."""
         self.faults = NodeFaults()
+        self.applied: Counter[str] = Counter()
+        self.traps = traps or Traps()
         self._l2, self._l1, self._chain_id = l2, l1, l2_chain_id
         self._ratio, self._starting_block = l1_blocks_per_l2_block, starting_block
         self.http = HttpServer(Starlette(routes=[Route("/", self._serve, methods=["POST"])]), port)
@@ -81,25 +82,26 @@ class OpNode:
 
     async def _serve(self, request: Request) -> Response:
         body = await request.body()
-        if self.faults.drop:
-            return Dropped()
-        if self.faults.hang:
-            await hung_up(request)
-            return Dropped()
-        if self.faults.text_500:
-            return PlainTextResponse("internal server error", 500)
-        if self.faults.retry_after_s is not None:
-            headers = {"retry-after": str(self.faults.retry_after_s)}
-            return PlainTextResponse("Too Many Requests", 429, headers)
         try:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError:
-            return _json({"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "parse error"}})
-        if isinstance(parsed, list):
-            if not parsed:
-                return _json({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "empty batch"}})
-            return _json(await asyncio.gather(*(self._answer(item) for item in parsed)))
-        return _json(await self._answer(parsed))
+            return await fail(self.faults, request, self.applied) or _error(-32700, "parse error")
+        calls = calls_of(parsed)
+        for call in calls:
+            await self.traps.reach(f"node.{call.method}.arrived", params=call.params)
+        if (failure := await fail(self.faults, request, self.applied)) is not None:
+            return failure
+        if parsed == []:
+            return _error(-32600, "empty batch")
+        items = parsed if isinstance(parsed, list) else [parsed]
+        answers = await asyncio.gather(*(self._answer(item) for item in items))
+
+        async def answered() -> None:
+            for call in calls:
+                answer = answer_to(call, answers)
+                await self.traps.reach(f"node.{call.method}.answered", params=call.params, answer=answer)
+
+        return Telling(_json(answers if isinstance(parsed, list) else answers[0]), answered)
 
     async def _answer(self, call: Any) -> dict[str, Any]:
         if not isinstance(call, dict) or not isinstance(call.get("method"), str):
@@ -215,6 +217,10 @@ class OpNode:
 
 def _json(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
+
+
+def _error(code: int, message: str) -> Response:
+    return _json({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}})
 
 
 def _quantity(params: list[Any]) -> int:

@@ -6,6 +6,7 @@ transports to itself. Here every transport is known by its peer address, which i
 
 import asyncio
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from infra.devnet.gate import bind_loopback, free_port
+from infra.devnet.loopback import bind_loopback, free_port
 
 _KEY = "devnet.transports"
 
@@ -31,6 +32,28 @@ class Dropped(Response):
         abort(scope)
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+class Telling(Response):
+    """Send another response, then call back: its bytes are with the socket, and the client was there to read them."""
+
+    def __init__(self, response: Response, answered: Callable[[], Awaitable[object]]) -> None:
+        """Send ``response`` and await ``answered``."""
+        super().__init__()
+        self._response, self._answered = response, answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send; a client that has gone is told nothing."""
+        there = connected(scope)
+        await self._response(scope, receive, send)
+        if there:
+            await self._answered()
+
+
+def connected(scope: Scope) -> bool:
+    """Say whether the connection a request came on is still open, as far as this end knows."""
+    transport = scope["extensions"][_KEY].get(tuple(scope["client"]))
+    return transport is not None and not transport.is_closing()
 
 
 def abort(scope: Scope) -> None:
@@ -80,7 +103,10 @@ class HttpServer:
             self._server = await loop.create_server(self._protocol, sock=bind_loopback(self.port), backlog=2048)
 
     async def stop(self) -> None:
-        """Close the listening socket and cut every connection: from now on they are refused."""
+        """Close the listening socket and cut every connection: from now on they are refused.
+
+        A handler that stops its own server goes on, towards a client it no longer has.
+        """
         if self._server is None:
             return
         self._server.close()
@@ -88,9 +114,10 @@ class HttpServer:
         for transport in list(self._transports.values()):
             transport.abort()
         await asyncio.sleep(0.01)
-        for task in list(self._state.tasks):
+        others = [task for task in self._state.tasks if task is not asyncio.current_task()]
+        for task in others:
             task.cancel()
-        await asyncio.gather(*list(self._state.tasks), return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _protocol(self) -> asyncio.Protocol:
         transports = self._transports

@@ -1,4 +1,4 @@
-"""Read request bodies as the real server's axum extractors do: the same status codes, all text/plain."""
+"""Read request bodies as the real server's axum extractors do, and answer as it does: errors are text/plain."""
 
 import base64
 import binascii
@@ -9,6 +9,16 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 _U64 = 2**64
+# 200 with none of the documented shapes; taken in turn.
+_GARBAGE = (
+    b"<html><body>ok</body></html>",
+    b'{"fulfillment_status":3,"execution_status":2,"proof":[1,2',
+    b'{"fulfillment_status":3,"execution_status":2,"proof":"AQID"}',
+    b'{"fulfillment_status":99,"execution_status":2,"proof":[]}',
+    b'{"fulfillment_status":true,"execution_status":null,"proof":[256,-1]}',
+    b'{"status":"fulfilled"}',
+    b"[]",
+)
 
 
 class RefusedError(Exception):
@@ -63,3 +73,23 @@ def base64_list(body: dict[str, Any], name: str) -> list[bytes]:
         return [base64.b64decode(item, validate=True) for item in value]
     except binascii.Error as error:
         raise _wrong_shape(f"{name}: {error}") from error
+
+
+def json_answer(content: Any) -> Response:
+    """Answer 200 with JSON."""
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def failed(message: str) -> Response:
+    """Answer 500 with an error of the handler."""
+    return PlainTextResponse(message, 500)
+
+
+def limited(seconds: float) -> Response:
+    """Answer 429 with the seconds to wait."""
+    return PlainTextResponse("Too Many Requests", 429, {"retry-after": f"{seconds:g}"})
+
+
+def garbage(number: int) -> Response:
+    """Answer a look with the ``number``-th wrong shape."""
+    return Response(_GARBAGE[number % len(_GARBAGE)], media_type="application/json")

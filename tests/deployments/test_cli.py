@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.devnet.gate import free_port
+from infra.devnet.loopback import free_port
 from tests.deployments.helpers import ROOT, plain_environment
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"

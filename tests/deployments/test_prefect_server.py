@@ -19,7 +19,7 @@ import pytest
 from deployments import prefect_server
 from deployments.environment import client_environment, read_environment
 from deployments.prefect_server import PrefectServer
-from infra.devnet.gate import bind_loopback, free_port
+from infra.devnet.loopback import bind_loopback, free_port
 from proposer.errors import FixConfiguration
 from tests.deployments.helpers import ROOT, environment_of, plain_environment, runs
 

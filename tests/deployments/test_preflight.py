@@ -8,7 +8,7 @@ from blocks.ledger import Ledger, LedgerIdentity
 from deployments.preflight import Preflight
 from infra.devnet import Devnet
 from infra.devnet.anvil import Anvil, account_key
-from infra.devnet.gate import bind_loopback, free_port
+from infra.devnet.loopback import bind_loopback, free_port
 from proposer.errors import InvalidSettings
 from tests.deployments.helpers import blocks_of
 

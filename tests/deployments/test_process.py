@@ -18,7 +18,7 @@ from deployments.claim import Claim
 from deployments.process import Process
 from flows.context import Proposer
 from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
-from infra.devnet.gate import free_port
+from infra.devnet.loopback import free_port
 from proposer.errors import NotLeader
 from proposer.settings import ProposerSettings
 from tests.deployments.helpers import blocks_of, eventually, execute

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from infra.devnet import install
 from infra.devnet.anvil import Anvil
+from infra.devnet.loopback import bind_loopback
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +77,21 @@ def test_the_lock_file_names_hashes_and_no_registry() -> None:
 
 
 @pytest.mark.asyncio
+async def test_answers_on_loopback_are_sent_at_once() -> None:
+    """No server here waits for more bytes to fill a packet: that would cost 40 ms an answer."""
+    found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def look(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async with await asyncio.start_server(look, sock=bind_loopback()) as server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await asyncio.wait_for(found, 5) == 1
+        writer.close()
+
+
+@pytest.mark.asyncio
 async def test_anvil_freezes_and_ends_with_its_context() -> None:
     """A frozen node does not answer; after the context nothing runs."""
     async with Anvil(block_time_s=None) as anvil:
@@ -111,6 +128,13 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
             assert (await post("/faults", {"rules": [{"kind": "no such"}]})).status_code == 400
             assert (await post("/timing", {"range_witness_s": 0})).json()["range_witness_s"] == 0
             assert (await post("/node/faults", {"wrong_roots": [5]})).json()["wrong_roots"] == [5]
+            l1 = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+            assert (await post("/l1/faults", {"text_500": True})).json()["text_500"] is True
+            assert (await post("/l1/faults", {"no_such": 1})).status_code == 400
+            assert (await control.post(env["L1_RPC"], json=l1)).status_code == 500
+            await post("/l1/faults", {"text_500": False})
+            assert (await control.post(env["L1_RPC"], json=l1)).status_code == 200
+            assert (await control.get("/state")).json()["applied"]["l1"] == {"text_500": 1}
             await post("/prover/stop")
             assert (await control.get("/state")).json()["prover_running"] is False
             await post("/prover/start")

@@ -219,6 +219,36 @@ async def test_status_faults(devnet: Devnet, http: httpx.AsyncClient) -> None:
     assert (await http.get(url)).status_code == 200
 
 
+async def test_rate_limits_cost_nothing_and_say_how_long(devnet: Devnet, http: httpx.AsyncClient) -> None:
+    """A limited POST is answered before any witness, a limited look without a look; both carry Retry-After."""
+    proof_id = await ask(http, devnet, 1000, 1010)
+    rules = (Fault(kind="post_429", seconds=3, first=1), Fault(kind="status_429", seconds=2, first=1))
+    devnet.prover.set_faults(FaultPlan(rules=rules))
+    devnet.prover.timing.range_witness_s = 30.0
+    url, body = devnet.prover_url + "/request_span_proof", {"start": 1010, "end": 1020}
+    answer = await http.post(url, json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+    assert [event["paid"] for event in devnet.prover.log.of("refused")] == [False]
+    answer = await http.get(f"{devnet.prover_url}/status/{proof_id}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+    assert (await ended(http, devnet, proof_id))[0] == 3
+    assert devnet.prover.faults.applied == {"post_429": 1, "status_429": 1}
+
+
+async def test_a_look_may_hang_or_bring_garbage(devnet: Devnet, http: httpx.AsyncClient) -> None:
+    """A hanging look ends with its client; garbage is 200 with another wrong shape each time, never the real one."""
+    proof_id = await ask(http, devnet, 1000, 1010)
+    url = f"{devnet.prover_url}/status/{proof_id}"
+    devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="hang_status", first=1), Fault(kind="garbage", first=7))))
+    with pytest.raises(httpx.ReadTimeout):
+        await http.get(url, timeout=0.2)
+    bodies = [await http.get(url) for _ in range(7)]
+    assert {body.status_code for body in bodies} == {200}
+    assert len({body.content for body in bodies}) == 7
+    assert (await ended(http, devnet, proof_id))[0] == 3
+    assert devnet.prover.faults.applied == {"hang_status": 1, "garbage": 7}
+
+
 async def test_a_client_that_hangs_up_pays_nothing(devnet: Devnet, http: httpx.AsyncClient) -> None:
     """The handler is dropped with its connection during witness generation, in a hang too."""
     devnet.prover.timing.range_witness_s = 0.5
