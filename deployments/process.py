@@ -19,6 +19,7 @@ from deployments.runner import Runner
 from flows.context import Proposer, snapshot_of
 from flows.cycle import call, run_stages
 from flows.mirror import PREFECT_AWAY, Mirror
+from flows.orders import obey
 from flows.stages import observe, proving
 from flows.transactions import tend
 from proposer.errors import NotLeader, ProposerError
@@ -118,6 +119,7 @@ class Process:
             await _wait(self._proposer.changed, 1.0)
             did: list[str] = []
             try:
+                did += await obey(self._proposer)
                 tended = await tend(self._proposer)
                 did += tended.did
                 if tended.errors:
@@ -155,7 +157,7 @@ class Process:
         outside = await self._look_outside()
         snapshot = await snapshot_of(self._proposer, outside, self._proposer.settings)
         self._brisk = _is_brisk(snapshot)
-        allowed = permission(outside, self._proposer.settings.min_balance)
+        allowed = permission(outside, self._proposer.settings.min_balance, await self._proposer.ledger.paused())
         return to_do(snapshot, allowed)
 
     async def _look_outside(self) -> Outside:

@@ -72,7 +72,7 @@ async def run_stages(
             proposer=proposer,
             settings=settings or proposer.settings,
             outside=outside,
-            permission=permission(outside, proposer.settings.min_balance),
+            permission=permission(outside, proposer.settings.min_balance, await proposer.ledger.paused()),
             run_id=run_id,
             dry_run=dry_run,
         )

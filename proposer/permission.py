@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from proposer.orders import Order
 from proposer.reasons import Code, Reason
 from proposer.snapshot import OracleView, Outside
 from proposer.units import ETHER, Wei
@@ -16,11 +17,11 @@ class Permission:
     reasons: tuple[Reason, ...] = ()
 
 
-def permission(outside: Outside, min_balance: Wei) -> Permission:
-    """Weigh the contract's state, the server's `validate_config` and the node's root at the contract head."""
-    pausing: list[Reason] = []
+def permission(outside: Outside, min_balance: Wei, paused: Order | None = None) -> Permission:
+    """Weigh the contract's state, the server's `validate_config`, the node's root at the contract head, and a pause."""
+    pausing: list[Reason] = [_paused(paused)] if paused is not None else []
     warnings: list[Reason] = list(_unreachable(outside))
-    may_submit = outside.oracle is not None
+    may_submit = outside.oracle is not None and paused is None
     if outside.oracle is not None:
         pausing += _contract_refuses(outside.oracle)
         pausing += _node_disagrees(outside, outside.oracle)
@@ -31,6 +32,16 @@ def permission(outside: Outside, min_balance: Wei) -> Permission:
     if outside.server is not None and outside.server.mismatches:
         pausing.append(_config_mismatch(outside.server.mismatches))
     return Permission(not pausing, may_submit, (*pausing, *warnings))
+
+
+def _paused(order: Order) -> Reason:
+    return Reason(
+        Code.PAUSED,
+        f"Paused by {order.who}: {order.why}",
+        "No proof is asked for and no new transaction sent; what is under way is looked after. To go on: "
+        "proposer resume.",
+        {"order": order.id, "since": order.at.isoformat(timespec="seconds")},
+    )
 
 
 def _contract_refuses(oracle: OracleView) -> list[Reason]:

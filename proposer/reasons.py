@@ -37,6 +37,7 @@ class Code(StrEnum):
     SERVER_DOWN = "server-down"
     ROOT_UNKNOWN = "root-unknown"
     SAFE_HEAD_UNKNOWN = "safe-head-unknown"
+    PAUSED = "paused"
     CONFIG_MISMATCH = "config-mismatch"
     OPTIMISTIC_MODE = "optimistic-mode"
     NOT_APPROVED = "not-approved"
@@ -78,6 +79,7 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.ROOT_UNKNOWN,
             Code.SAFE_HEAD_UNKNOWN,
             Code.AGGREGATION_REFUSED,
+            Code.PAUSED,
             Code.OPTIMISTIC_MODE,
             Code.LOW_BALANCE,
         ),

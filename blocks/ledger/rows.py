@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from blocks.ledger.tables import aggregation_members, l1_signed, l1_transactions, proof_requests
 from proposer.fees import Fees
 from proposer.l1_transactions import Action, L1Transaction, Purpose, Signed, TxStatus
+from proposer.orders import Order, OrderKind
 from proposer.ranges import BlockRange
 from proposer.requests import Checkpoint, Commitments, Failure, Kind, NewRequest, ProofRequest, Status
 from proposer.units import L1Block, Wei
@@ -119,6 +120,12 @@ def values_of_signed(transaction_id: int, tx_hash: bytes, raw: bytes, fees: Fees
         "calldata_digest": sha256(action.calldata).digest(),
         "gas": action.gas,
     }
+
+
+def order_from(row: Row[Any]) -> Order:
+    """Read one row of `operator_orders`."""
+    kind = OrderKind(row.kind)
+    return Order(row.id, kind, row.request_id, row.who, row.why, row.at, row.done_at, row.outcome)
 
 
 def select_transactions() -> Select[Any]:

@@ -3,6 +3,8 @@
 Migrations in `migrations/versions` build the same schema; a test holds the two equal.
 """
 
+from enum import StrEnum
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -23,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 
 from proposer.l1_transactions import UNSETTLED, Purpose, TxStatus
+from proposer.orders import ABOUT_A_REQUEST, OrderKind
 from proposer.requests import OPEN, Failure, Kind, Status
 
 metadata = MetaData(
@@ -36,9 +39,7 @@ metadata = MetaData(
 )
 
 
-def _one_of(
-    column: str, values: type[Kind | Status | Failure | Purpose | TxStatus] | frozenset[Status | TxStatus]
-) -> str:
+def _one_of(column: str, values: type[StrEnum] | frozenset[Status | TxStatus | OrderKind]) -> str:
     return f"{column} IN ({', '.join(sorted(repr(str(value)) for value in values))})"
 
 
@@ -171,6 +172,24 @@ request_events = Table(
     Column("epoch", BigInteger, nullable=False),
     Index("events_of_a_request", "request_id", "id"),
     Index("events_by_time", "at"),
+)
+
+operator_orders = Table(
+    "operator_orders",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("kind", Text, nullable=False),
+    # no foreign key: an order about a request that does not exist is answered, not refused
+    Column("request_id", BigInteger),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("done_at", DateTime(timezone=True)),
+    Column("outcome", Text),
+    CheckConstraint(_one_of("kind", OrderKind), name="kind"),
+    CheckConstraint(f"(request_id IS NOT NULL) = ({_one_of('kind', ABOUT_A_REQUEST)})", name="about"),
+    CheckConstraint("(done_at IS NULL) = (outcome IS NULL)", name="done"),
+    Index("orders_to_do", "id", postgresql_where=text("done_at IS NULL")),
 )
 
 l1_transactions = Table(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from blocks.ledger.journal import JournalWriter
 from blocks.ledger.rows import values_of
-from blocks.ledger.tables import aggregation_members, marks, proof_requests, proofs, request_events
+from blocks.ledger.tables import aggregation_members, marks, operator_orders, proof_requests, proofs, request_events
 from proposer.errors import IllegalTransition
 from proposer.intents import Move, Plan
 from proposer.requests import TRANSITIONS, Checkpoint, Failure, NewRequest, ProofRequest, Status
@@ -187,6 +187,11 @@ class Writer(JournalWriter):
             return True
         waiting = update(proof_requests).where(_r.id == request_id, _r.status == Status.UNREQ.value)
         return (await self._connection.execute(waiting.values(**now_due))).rowcount == 1
+
+    async def order_done(self, order_id: int, outcome: str) -> None:
+        """Write down what became of an operator's order."""
+        done = update(operator_orders).where(operator_orders.c.id == order_id, operator_orders.c.done_at.is_(None))
+        await self._connection.execute(done.values(done_at=func.clock_timestamp(), outcome=outcome))
 
     async def mark(self, name: str, number: int, *, rising: bool) -> None:
         """Remember a block number and when it was first seen; a rising mark never goes back."""

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from proposer.orders import Order, OrderKind
 from proposer.permission import permission
 from proposer.reasons import Code
 from proposer.snapshot import Outside, ServerView
 from proposer.units import ETHER, Wei
-from tests.proposer.samples import SERVER, node, oracle
+from tests.proposer.samples import NOW, SERVER, node, oracle
 
 LEAST = Wei(ETHER // 10)
 OTHER_ROOT = b"\x02" * 32
@@ -63,3 +64,14 @@ def test_an_outage_quotes_its_error() -> None:
     (reason,) = permission(outside(server=None, errors={"server": "connection refused"}), LEAST).reasons
     assert "connection refused" in reason.sentence
     assert "OP_SUCCINCT_SERVER_URL" in reason.remedy
+
+
+def test_a_pause_stops_requests_and_proposals() -> None:
+    """And says who has ordered it, why, and how it ends."""
+    order = Order(3, OrderKind.PAUSE, None, "alice", "the contract is upgraded", NOW)
+    made = permission(outside(), LEAST, order)
+    assert (made.may_request, made.may_submit) == (False, False)
+    (reason,) = made.reasons
+    assert reason.code is Code.PAUSED
+    assert "alice" in reason.sentence
+    assert "proposer resume" in reason.remedy
