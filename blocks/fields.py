@@ -5,12 +5,16 @@ import re
 from proposer.errors import BadReply
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+MOST = 2**63 - 1
+"""What the ledger can hold: no block, time or gas comes near it."""
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
 def bad(where: str, field: str, value: object, wanted: str) -> BadReply:
     """Say which field is not what it must be; only the beginning of the value is shown."""
-    return BadReply(f"{where}: {field} is {str(value)[:60]!r}, not {wanted}")
+    # text of an array or object may be as long as the answer, and as deep as no recursion is
+    shown = f"an {'array' if isinstance(value, list) else 'object'}" if isinstance(value, list | dict) else None
+    return BadReply(f"{where}: {field} is {shown or repr(str(value)[:60])}, not {wanted}")
 
 
 def member(value: object, field: str, where: str) -> object:
@@ -29,6 +33,14 @@ def quantity(value: object, field: str, where: str) -> int:
     return int(value, 16)
 
 
+def number(value: object, field: str, where: str) -> int:
+    """Read a hex quantity that counts blocks, seconds, gas or the like: one that the ledger can hold."""
+    read = quantity(value, field, where)
+    if read > MOST:
+        raise bad(where, field, value, "a hex quantity below 2^63")
+    return read
+
+
 def data(value: object, field: str, where: str, length: int | None = None) -> bytes:
     """Read 0x-prefixed hex bytes, `length` of them where given."""
     if not isinstance(value, str) or not _DATA.fullmatch(value):
@@ -40,9 +52,9 @@ def data(value: object, field: str, where: str, length: int | None = None) -> by
 
 
 def integer(value: object, field: str, where: str) -> int:
-    """Read a plain JSON integer that is not negative."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise bad(where, field, value, "a number")
+    """Read a plain JSON integer from 0 to 2^63 - 1, which is what the ledger can hold."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise bad(where, field, value, "a whole number from 0 to 2^63 - 1")
     return value
 
 

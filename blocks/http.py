@@ -6,6 +6,7 @@ cut out of what an endpoint says of itself (`Cannot POST /v2/<key>` is a common 
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from functools import cache
 from ipaddress import ip_address
 from math import isfinite
 from ssl import SSLContext
+from time import monotonic
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -22,14 +24,17 @@ import orjson
 from proposer.errors import BadReply, EndpointDown, InvalidSettings, OutcomeUnknown, RateLimited
 
 CONNECT_SECONDS = 5.0
-MAX_BODY_BYTES = 16 * 2**20
+MAX_BODY_BYTES = 4 * 2**20
 DECODE_ELSEWHERE_BYTES = 256 * 2**10
+MAX_PAUSE_SECONDS = 300.0
+"""Longest pause an endpoint may ask for: a mistaken `Retry-After` must not stop settlement for a day."""
 _TOO_MANY_REQUESTS = 429
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 class Endpoint:
-    """A URL that shows only where it leads, never what it holds.
+    """A URL that shows only where it leads, never what it holds; and the pause its server asked for.
 
     Raises `InvalidSettings` for anything but http(s) with a host.
     """
@@ -54,6 +59,7 @@ class Endpoint:
         pieces |= {pair.partition("=")[2] for pair in parts.query.split("&")}
         secrets = {form for piece in pieces if piece and len(piece) > 3 for form in (piece, unquote(piece))}
         self._secrets = sorted(secrets, key=len, reverse=True)
+        self._paused_until = 0.0
 
     def __repr__(self) -> str:
         return self.name
@@ -63,10 +69,22 @@ class Endpoint:
         return self._url + path
 
     def scrub(self, text: str) -> str:
-        """Cut this URL's secret parts out of a text that came from outside."""
+        """Cut this URL's secret parts, and control characters, out of a text that came from outside."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        return _CONTROL.sub(" ", text)
+
+    def pause(self, seconds: float, why: str) -> RateLimited:
+        """Keep all calls of this endpoint off the wire for so long, at most 300 s; return the error that says so."""
+        seconds = min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
+        self._paused_until = max(self._paused_until, monotonic() + seconds)
+        return RateLimited(f"{self.name} asks for a pause of {seconds:g} s ({why})", seconds)
+
+    def must_not_pause(self) -> None:
+        """Raise `RateLimited` while a pause lasts."""
+        left = self._paused_until - monotonic()
+        if left > 0:
+            raise RateLimited(f"{self.name} asked for a pause, {left:.1f} s of it are left: nothing was sent", left)
 
 
 def endpoints(urls: str, setting: str) -> list[Endpoint]:
@@ -88,6 +106,20 @@ class Reply:
     def text(self, limit: int) -> str:
         """The beginning of the body as text."""
         return self.body[: 4 * limit].decode("utf-8", "replace").strip()[:limit]
+
+    def retry_after(self) -> float:
+        """Read the seconds that `Retry-After` asks to wait, as a number or a date; 1 where it does not say."""
+        value = self.headers.get("retry-after", "")
+        try:
+            seconds = float(value)
+        except ValueError:
+            try:
+                at = parsedate_to_datetime(value)
+            # its own parser trips over some dates that are none
+            except (ValueError, TypeError, IndexError, OverflowError):
+                return 1.0
+            seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        return max(seconds, 0.0) if isfinite(seconds) else 1.0
 
 
 class Http:
@@ -115,8 +147,10 @@ class Http:
         """Send one request and read its answer within `seconds`.
 
         `length` is the size of a streamed `content`. Raises `EndpointDown` where nothing was sent, `OutcomeUnknown`
-        where the request was cut off before its answer, `BadReply` where the answer is too large.
+        where the request was cut off before its answer, `BadReply` where the answer is too large, and `RateLimited`
+        where the server answers 429, or did so before and the pause is not over: nothing was taken.
         """
+        self.endpoint.must_not_pause()
         if self._client is None:
             self._client = self._new_client()
         name = self.endpoint.name
@@ -139,7 +173,7 @@ class Http:
             async with asyncio.timeout(seconds):
                 response = await self._client.send(request, stream=True)
                 try:
-                    return Reply(response.status_code, response.headers, await self._read(response))
+                    reply = Reply(response.status_code, response.headers, await self._read(response))
                 finally:
                     await response.aclose()
         except _NOT_SENT as error:
@@ -151,11 +185,17 @@ class Http:
         except (httpx.HTTPError, httpx.StreamError) as error:
             kind = OutcomeUnknown if connected else EndpointDown
             raise kind(f"{name} closed the connection before its answer: {self._why(error)}") from None
+        if reply.status == _TOO_MANY_REQUESTS:
+            raise self.endpoint.pause(reply.retry_after(), "HTTP 429")
+        return reply
 
     def _why(self, error: Exception) -> str:
         return self.endpoint.scrub(f"{type(error).__name__} {error}".strip())
 
     async def _read(self, response: httpx.Response) -> bytes:
+        # one coding that we did not ask for is undone; several would let a small body hide a huge one
+        if "," in response.headers.get("content-encoding", ""):
+            raise BadReply(f"{self.endpoint.name}: the answer is encoded more than once")
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
@@ -184,26 +224,6 @@ async def decode(body: bytes, where: str) -> object:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise BadReply(f"{where}: the answer is not JSON") from None
-
-
-def rate_limited(endpoint: Endpoint, reply: Reply) -> RateLimited | None:
-    """Recognise HTTP 429, with the seconds to wait (1 where it does not say)."""
-    if reply.status != _TOO_MANY_REQUESTS:
-        return None
-    seconds = _retry_after(reply.headers.get("retry-after", ""))
-    return RateLimited(f"{endpoint.name} asks for a pause of {seconds:g} s (HTTP 429)", seconds)
-
-
-def _retry_after(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return 1.0
-        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), 3600.0) if isfinite(seconds) else 1.0
 
 
 def _is_local(host: str) -> bool:

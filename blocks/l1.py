@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import ClassVar, Literal
 
+from eth_utils.crypto import keccak
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
 from blocks.base import CONFIG, Outside
-from blocks.fields import bad, data, member, quantity
+from blocks.fields import bad, data, member, number, quantity
 from blocks.http import endpoints
 from blocks.reverts import reverted
 from blocks.rpc import Failover, JsonRpc, RpcError, all_down
@@ -70,7 +71,6 @@ class L1Chain(Outside, Block):
     )
     _rpc: Failover = PrivateAttr()
     _chain_id: int | None = PrivateAttr(default=None)
-    _admitted: set[str] = PrivateAttr(default_factory=set)
     _by_number: bool = PrivateAttr(default=False)
 
     def block_initialization(self) -> None:
@@ -84,23 +84,18 @@ class L1Chain(Outside, Block):
         await self._rpc.aclose()
 
     async def _admit(self, client: JsonRpc) -> None:
-        """Let an endpoint serve once its chain id is the expected one."""
-        key = str(self._rpc.clients.index(client))
-        if key in self._admitted:
-            return
-        found = quantity(
-            await client.call("eth_chainId", [], self.timeout_seconds), "result", f"eth_chainId of {client.name}"
-        )
+        """Let an endpoint serve if its chain id is the expected one."""
+        answer = await client.call("eth_chainId", [], self.timeout_seconds)
+        found = number(answer, "result", f"eth_chainId of {client.name}")
         if self._chain_id is None:
             self._chain_id = found
         if found != self._chain_id:
             raise WrongChain(f"L1_RPC: {client.name} serves chain {found}, not {self._chain_id}: correct or remove it")
-        self._admitted.add(key)
 
     async def chain_id(self) -> int:
         """Read the chain id."""
         result, client = await self._rpc.call_with("eth_chainId")
-        return quantity(result, "result", f"eth_chainId of {client.name}")
+        return number(result, "result", f"eth_chainId of {client.name}")
 
     async def head(self) -> L1Ref:
         """Read the latest block."""
@@ -110,15 +105,21 @@ class L1Chain(Outside, Block):
         return found
 
     async def block(self, which: int | Tag) -> L1Ref | None:
-        """Read a block by number or tag; None where there is none, or the node does not know the tag."""
+        """Read a block by number or tag; None where there is none, or the node does not know the tag.
+
+        Raises `BadReply` where the answer is about another block (a caching proxy does that).
+        """
         found = await self._header(which)
         if found is None:
             return None
         header, where = found
+        told = number(member(header, "number", where), "number", where)
+        if isinstance(which, int) and told != which:
+            raise bad(where, "number", told, f"the block asked for, {which}")
         return L1Ref(
-            L1Block(quantity(member(header, "number", where), "number", where)),
+            L1Block(told),
             data(member(header, "hash", where), "hash", where, 32),
-            quantity(member(header, "timestamp", where), "timestamp", where),
+            number(member(header, "timestamp", where), "timestamp", where),
         )
 
     async def _header(self, which: int | str) -> tuple[object, str] | None:
@@ -174,7 +175,10 @@ class L1Chain(Outside, Block):
     async def storage(self, address: str, slot: bytes, at: L1Ref | None = None) -> bytes:
         """Read one word of storage."""
         result, where = await self._at("eth_getStorageAt", [address, "0x" + slot.hex()], at)
-        return data(result, "result", where).rjust(32, b"\0")
+        word = data(result, "result", where)
+        if len(word) > 32:
+            raise bad(where, "result", f"{len(word)} bytes", "one word")
+        return word.rjust(32, b"\0")
 
     async def balance(self, address: str, at: L1Ref | None = None) -> Wei:
         """Read a balance, in wei."""
@@ -184,7 +188,7 @@ class L1Chain(Outside, Block):
     async def nonce(self, address: str, at: L1Ref | Literal["latest", "pending"] = "latest") -> int:
         """Read the next nonce: mined (`latest`), or with the node's own pool counted (`pending`)."""
         result, where = await self._at("eth_getTransactionCount", [address], at)
-        return quantity(result, "result", where)
+        return number(result, "result", where)
 
     async def receipt(self, hash_: bytes) -> Receipt | None:
         """Read a receipt; None where the transaction is not mined."""
@@ -194,23 +198,34 @@ class L1Chain(Outside, Block):
         status = quantity(member(result, "status", where), "status", where)
         if status not in {0, 1}:
             raise bad(where, "status", status, "0 or 1")
+        told = data(member(result, "transactionHash", where), "transactionHash", where, 32)
+        if told != hash_:
+            raise bad(where, "transactionHash", "0x" + told.hex(), "the transaction asked for")
         return Receipt(
-            data(member(result, "transactionHash", where), "transactionHash", where, 32),
-            L1Block(quantity(member(result, "blockNumber", where), "blockNumber", where)),
+            told,
+            L1Block(number(member(result, "blockNumber", where), "blockNumber", where)),
             data(member(result, "blockHash", where), "blockHash", where, 32),
             status == 1,
-            quantity(member(result, "gasUsed", where), "gasUsed", where),
+            number(member(result, "gasUsed", where), "gasUsed", where),
         )
 
     async def knows(self, hash_: bytes) -> bool:
         """Whether the node has the transaction, mined or not."""
-        return await self._rpc.call("eth_getTransactionByHash", "0x" + hash_.hex()) is not None
+        method = "eth_getTransactionByHash"
+        result, client = await self._rpc.call_with(method, "0x" + hash_.hex())
+        if result is None:
+            return False
+        where = f"{method} of {client.name}"
+        told = data(member(result, "hash", where), "hash", where, 32)
+        if told != hash_:
+            raise bad(where, "hash", "0x" + told.hex(), "the transaction asked for")
+        return True
 
     async def estimate_gas(self, tx: Mapping[str, object]) -> int:
         """Estimate gas for `from`, `to`, `data` (bytes) and `value` (wei); raises `Reverted`."""
         shown = {name: _shown(value) for name, value in tx.items()}
         result, where = await self._stated("eth_estimateGas", shown)
-        return quantity(result, "result", where)
+        return number(result, "result", where)
 
     async def fee_suggestion(self) -> tuple[Wei, Wei]:
         """Read the suggested tip and the latest base fee, in wei; 1 gwei of tip where the node suggests none."""
@@ -218,42 +233,58 @@ class L1Chain(Outside, Block):
         if found is None:
             raise BadReply("eth_getBlockByNumber: the node has no latest block")
         header, header_where = found
-        base_fee = quantity(member(header, "baseFeePerGas", header_where), "baseFeePerGas", header_where)
+        base_fee = number(member(header, "baseFeePerGas", header_where), "baseFeePerGas", header_where)
         try:
             result, where = await self._stated("eth_maxPriorityFeePerGas")
         except RpcError as error:
             if error.code != _METHOD_NOT_FOUND:
                 raise
             return Wei(GWEI), Wei(base_fee)
-        return Wei(quantity(result, "result", where)), Wei(base_fee)
+        return Wei(number(result, "result", where)), Wei(base_fee)
 
     async def send_raw(self, raw: bytes) -> Sent:
         """Broadcast signed bytes: to each URL at most once, in order, until one answers.
 
         The same bytes at another URL are the same transaction, so going on after a URL that is down, or that did not
         answer, cannot send a second one. Raises `RpcError` for a refusal without a name here, `OutcomeUnknown` where
-        none answered and one may have it, `EndpointDown` where nothing was sent.
+        none answered and one may have it, `EndpointDown` where nothing was sent; `WrongChain` or `BadReply` where that
+        is so because of what an endpoint is.
         """
         failures: list[EndpointDown] = []
+        unusable: WrongChain | BadReply | None = None
         unknown: OutcomeUnknown | None = None
         for client in self._rpc.clients:
             try:
-                await self._admit(client)
-                await client.call("eth_sendRawTransaction", ["0x" + raw.hex()], self.timeout_seconds, sends=True)
+                await self._rpc.admit(client)
+                return await self._send_to(client, raw)
             except EndpointDown as error:
                 failures.append(error)
+            except (WrongChain, BadReply) as error:
+                unusable = error
             except OutcomeUnknown as error:
                 unknown = error
-            except RpcError as error:
-                for pattern, outcome in _REFUSALS:
-                    if pattern.search(error.rpc_message):
-                        return outcome
-                raise
-            else:
-                return Sent.ACCEPTED
         if unknown is not None:
             raise unknown
+        if unusable is not None:
+            raise unusable
         raise all_down(failures)
+
+    async def _send_to(self, client: JsonRpc, raw: bytes) -> Sent:
+        method = "eth_sendRawTransaction"
+        where = f"{method} of {client.name}"
+        try:
+            answer = await client.call(method, ["0x" + raw.hex()], self.timeout_seconds, sends=True)
+            told = data(answer, "result", where, 32)
+        except BadReply as error:  # it took the request and says nothing of use
+            raise OutcomeUnknown(str(error)) from None
+        except RpcError as error:
+            for pattern, outcome in _REFUSALS:
+                if pattern.search(error.rpc_message):
+                    return outcome
+            raise
+        if told != keccak(raw):
+            raise OutcomeUnknown(f"{where}: result is 0x{told.hex()}, not the transaction's hash")
+        return Sent.ACCEPTED
 
 
 def _shown(value: object) -> object:

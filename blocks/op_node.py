@@ -50,7 +50,7 @@ class OpNode(Outside, Block):
         await self._rpc.aclose()
 
     async def sync_status(self) -> SyncStatus:
-        """Read the node's L2 heads."""
+        """Read the node's L2 heads; raises `BadReply` where the finalized one lies above the unsafe one."""
         method = "optimism_syncStatus"
         result, client = await self._rpc.call_with(method)
         where = f"{method} of {client.name}"
@@ -58,6 +58,9 @@ class OpNode(Outside, Block):
             integer(member(result, f"{name}.number", where), f"{name}.number", where)
             for name in ("finalized_l2", "unsafe_l2")
         )
+        # the highest finalized block ever seen is remembered: one wild number would be planned for
+        if finalized > unsafe:
+            raise bad(where, "finalized_l2.number", finalized, f"at most unsafe_l2.number, {unsafe}")
         return SyncStatus(L2Block(finalized), L2Block(unsafe))
 
     async def output_root(self, number: int) -> bytes:
@@ -75,7 +78,10 @@ class OpNode(Outside, Block):
         block = integer(member(result, "blockRef.number", where), "blockRef.number", where)
         if block != number:
             raise bad(where, "blockRef.number", block, f"the block asked for, {number}")
-        return data(member(result, "outputRoot", where), "outputRoot", where, 32)
+        root = data(member(result, "outputRoot", where), "outputRoot", where, 32)
+        if not any(root):
+            raise bad(where, "outputRoot", "0x" + root.hex(), "an output root")
+        return root
 
     async def rollup_config(self) -> RollupConfig:
         """Read the chain ids."""
@@ -83,6 +89,6 @@ class OpNode(Outside, Block):
         result, client = await self._rpc.call_with(method)
         where = f"{method} of {client.name}"
         l2 = integer(member(result, "l2_chain_id", where), "l2_chain_id", where)
-        named = isinstance(result, dict) and "l1_chain_id" in result
+        named = isinstance(result, dict) and result.get("l1_chain_id") is not None
         l1 = integer(member(result, "l1_chain_id", where), "l1_chain_id", where) if named else None
         return RollupConfig(l1, l2)

@@ -15,6 +15,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from blocks.base import CONFIG, Outside
+from blocks.fields import MOST, bad
 from blocks.l1 import L1Chain
 from proposer.errors import BadReply, InvalidSettings, Reverted
 from proposer.requests import Commitments
@@ -118,11 +119,15 @@ class L2OutputOracle(Outside, Block):
             raise BadReply(f"{name}() answered what is no {kind}: {remedy}") from None
         return values[0] if len(kinds) == 1 else values
 
+    async def _count(self, l1: L1Chain, at: L1Ref | None, signature: str) -> int:
+        """Call a getter that answers a number of blocks, outputs or seconds."""
+        return _countable(await self._read(l1, at, signature, "uint256"), signature.partition("(")[0] + "()")
+
     async def view(
         self, l1: L1Chain, at: L1Ref, proposer_address: str | None, anchors: Sequence[int] = ()
     ) -> OracleView:
         """Read everything a decision needs, concurrently and at one L1 block; `anchors` are L1 blocks by number."""
-        count = asyncio.ensure_future(self._read(l1, at, "nextOutputIndex()", "uint256"))
+        count = asyncio.ensure_future(self._count(l1, at, "nextOutputIndex()"))
 
         async def latest_root() -> bytes | None:
             outputs = await count
@@ -158,7 +163,7 @@ class L2OutputOracle(Outside, Block):
         return OracleView(
             at=at,
             safe=None if safe is None else safe.number,
-            latest_block=L2Block(latest),
+            latest_block=L2Block(_countable(latest, "latestBlockNumber()")),
             latest_root=root,
             submission_interval=interval,
             commitments=Commitments(range_vkey, agg_vkey, config),
@@ -183,11 +188,11 @@ class L2OutputOracle(Outside, Block):
     async def output_at(self, l1: L1Chain, index: int, at: L1Ref | None = None) -> Output:
         """Read a stored output; raises `Reverted` (a panic) where there is none."""
         root, timestamp, block = await self._read(l1, at, "getL2Output(uint256)", "bytes32,uint128,uint128", index)
-        return Output(root, timestamp, L2Block(block))
+        return Output(root, _countable(timestamp, "getL2Output()"), L2Block(_countable(block, "getL2Output()")))
 
     async def l2_block_time(self, l1: L1Chain, at: L1Ref | None = None) -> int:
         """Read the L2 block time, in seconds."""
-        return await self._read(l1, at, "l2BlockTime()", "uint256")
+        return await self._count(l1, at, "l2BlockTime()")
 
     async def speaks_v1(self, l1: L1Chain) -> bool | None:
         """Whether the contract, or what its EIP-1967 proxy leads to, has v1's `proposeL2Output`; None if unclear.
@@ -200,6 +205,13 @@ class L2OutputOracle(Outside, Block):
         if SELECTORS[PROPOSE] in code:
             return True
         return False if SELECTORS["latestBlockNumber()"] in code else None
+
+
+def _countable(value: int, name: str) -> int:
+    """Refuse a number of blocks, outputs or seconds that the ledger cannot hold."""
+    if value > MOST:
+        raise bad("the contract's answer", name, value, "below 2^63")
+    return value
 
 
 async def together(*reads: Awaitable[Any]) -> list[Any]:

@@ -18,15 +18,20 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from blocks.base import CONFIG, Outside
 from blocks.fields import bad, boolean, member
-from blocks.http import DECODE_ELSEWHERE_BYTES, Endpoint, Http, Reply, decode, rate_limited
+from blocks.http import DECODE_ELSEWHERE_BYTES, Endpoint, Http, Reply, decode
 from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, RequestRefused
 from proposer.polling import Execution, Fulfillment, ProofStatus
 from proposer.ranges import BlockRange
 from proposer.snapshot import ServerView
 
-_OK, _REFUSED_FROM, _BAD_GATEWAY, _UNAVAILABLE, _GATEWAY_TIMEOUT, _SERVER_ERROR = 200, 300, 502, 503, 504, 500
+_OK, _UNAVAILABLE = 200, 503
+_REFUSALS = range(300, 501)
+"""Statuses the server itself refuses with; those above come from something in front of it, others mean nothing."""
+_SHORT_REPLY_BYTES = 2**20
 _HASH_BYTES = 32
 _ID = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"0x(?:[0-9a-f]{2})*|(?:[0-9a-f]{2}){32,}", re.IGNORECASE)
+"""Hex, which base64 would read as other bytes; no base64 of 64 characters and more is hex by chance."""
 # An id that the server does not know is asked again, and paid again: nothing that smells of a network may match.
 _UNKNOWN = re.compile(
     r"\bNotFound\b|\b(?:proof|request|id)\b.{0,120}\b(?:not found|unknown|does not exist)"
@@ -61,9 +66,9 @@ class SuccinctServer(Outside, Block):
     """The op-succinct-server's HTTP API.
 
     Requests raise `EndpointDown` or `RateLimited` where nothing was asked (no connection, 503, 429);
-    `OutcomeUnknown` where it may have been (no answer in time, connection closed, 502, 504); `RequestRefused` with the
-    server's text for every other error status. `BadReply` means that it answered 200 with something else: the proof
-    may have been paid.
+    `OutcomeUnknown` where it may have been (no answer in time, connection closed, 502, 504 and the like);
+    `RequestRefused` with the server's text for the errors that it answers itself. `BadReply` means that it answered
+    something else, 200 or not: the proof may have been paid.
     """
 
     model_config = CONFIG
@@ -86,7 +91,7 @@ class SuccinctServer(Outside, Block):
         self._reads = Http(self._endpoint, max_body_bytes=limit)
         # A kept connection that the server closes while the request is under way would make a request that never
         # arrived look like one that may have been paid, and cost WITNESS_GEN_TIMEOUT of waiting.
-        self._asks = Http(self._endpoint, fresh=True, max_body_bytes=limit)
+        self._asks = Http(self._endpoint, fresh=True, max_body_bytes=limit if self.mock else _SHORT_REPLY_BYTES)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -134,7 +139,9 @@ class SuccinctServer(Outside, Block):
         """Ask how far a proof is, and for the proof.
 
         Raises `UnknownProof` where the server says that it does not know the id; `EndpointDown` where it is away (502,
-        503, 504 included); `RequestRefused` for every other error that it answers about this id.
+        503, 504 and the like included); `RequestRefused` for every other error that it answers about this id;
+        `BadReply` also for a proof beside a status that has none: nothing may follow from an answer that contradicts
+        itself.
         """
         if not _ID.fullmatch(prover_id):
             raise ValueError(f"a prover id has 64 lower-case hex digits, not {prover_id[:80]!r}")
@@ -142,7 +149,11 @@ class SuccinctServer(Outside, Block):
         fulfillment = _enum(Fulfillment, answer, "fulfillment_status", where)
         execution = _enum(Execution, answer, "execution_status", where)
         proof = await _bytes(member(answer, "proof", where), "proof", where)
-        return ProofStatus(fulfillment, execution, proof if fulfillment is Fulfillment.FULFILLED else None)
+        if fulfillment is Fulfillment.FULFILLED:
+            return ProofStatus(fulfillment, execution, proof)
+        if proof:
+            raise bad(where, "proof", f"{len(proof)} bytes", f"empty, as it must be while {fulfillment.name.lower()}")
+        return ProofStatus(fulfillment, execution, None)
 
     async def _read(self, method: str, path: str, body: bytes | None) -> tuple[object, str]:
         where = f"{path.split('/')[1]} of {self._endpoint.name}"
@@ -152,10 +163,11 @@ class SuccinctServer(Outside, Block):
             raise EndpointDown(f"{error} ({where})") from None
         if reply.status != _OK:
             text = self._text(reply)
-            if path.startswith("/status/") and _UNKNOWN.search(text) and not _NETWORK.search(text):
-                raise UnknownProof(f"{where}: {text}", reply.status)
-            if reply.status in {_BAD_GATEWAY, _UNAVAILABLE, _GATEWAY_TIMEOUT}:
+            if reply.status > _REFUSALS[-1]:
                 raise EndpointDown(f"{where}: HTTP {reply.status}: {text}")
+            says_unknown = _UNKNOWN.search(text) is not None and not _NETWORK.search(text)
+            if path.startswith("/status/") and reply.status in _REFUSALS and says_unknown:
+                raise UnknownProof(f"{where}: {text}", reply.status)
             self._refuse(reply, where)
         return await decode(reply.body, where), where
 
@@ -167,7 +179,7 @@ class SuccinctServer(Outside, Block):
         if reply.status == _UNAVAILABLE:
             raise EndpointDown(f"{where}: HTTP {reply.status}: {self._text(reply)}")
         # a gateway says 502 also when the server closed the connection after minutes of work
-        if reply.status in {_BAD_GATEWAY, _GATEWAY_TIMEOUT}:
+        if reply.status > _REFUSALS[-1]:
             raise OutcomeUnknown(f"{where}: HTTP {reply.status}: {self._text(reply)}")
         if reply.status != _OK:
             self._refuse(reply, where)
@@ -183,8 +195,8 @@ class SuccinctServer(Outside, Block):
         return self._endpoint.scrub(reply.text(500))
 
     def _refuse(self, reply: Reply, where: str) -> NoReturn:
-        if limited := rate_limited(self._endpoint, reply):
-            raise limited
+        if reply.status not in _REFUSALS:
+            raise BadReply(f"{where}: HTTP {reply.status}, neither 200 nor an error: {self._text(reply)}")
         raise RequestRefused(self._text(reply) or f"{where}: HTTP {reply.status} without a text", reply.status)
 
 
@@ -200,33 +212,43 @@ def _enum(kind: type[E_], answer: object, field: str, where: str) -> E_:
 
 
 async def _bytes(value: object, field: str, where: str) -> bytes:
-    """Read bytes: a list of integers 0..255 as the server writes them, or base64."""
+    """Read bytes: a list of integers 0..255 as the server writes them, base64, or hex."""
     if isinstance(value, str):
+        if _HEX.fullmatch(value):
+            return bytes.fromhex(value.lower().removeprefix("0x"))
         try:
             return b64decode(value, validate=True)
         except ValueError:
             raise bad(where, field, value, "base64") from None
     if not isinstance(value, list):
         raise bad(where, field, type(value).__name__, "a list of integers 0..255")
+    read = await asyncio.to_thread(_of_list, value) if len(value) > DECODE_ELSEWHERE_BYTES else _of_list(value)
+    if read is None:
+        raise BadReply(f"{where}: {field} is not a list of integers 0..255")
+    return read
+
+
+def _of_list(value: list[int]) -> bytes | None:
+    # `bytes` takes true for 1
+    if not set(map(type, value)) <= {int}:
+        return None
     try:
-        return await asyncio.to_thread(bytes, value) if len(value) > DECODE_ELSEWHERE_BYTES else bytes(value)
-    except (TypeError, ValueError):
-        raise BadReply(f"{where}: {field} is not a list of integers 0..255") from None
+        return bytes(value)
+    except ValueError:
+        return None
 
 
 def _prover_id(value: object, where: str) -> str:
     if isinstance(value, str) and _ID.fullmatch(value.lower().removeprefix("0x")):
         return value.lower().removeprefix("0x")
-    if isinstance(value, list) and len(value) == _HASH_BYTES and all(type(item) is int for item in value):
+    read: bytes | None = None
+    if isinstance(value, list) and len(value) == _HASH_BYTES:
+        read = _of_list(value)
+    elif isinstance(value, str):
         try:
-            return bytes(value).hex()
+            read = b64decode(value, validate=True)
         except ValueError:
-            pass
-    if isinstance(value, str):
-        try:
-            decoded = b64decode(value, validate=True)
-        except ValueError:
-            decoded = b""
-        if len(decoded) == _HASH_BYTES:
-            return decoded.hex()
-    raise bad(where, "proof_id", value, "32 integers 0..255")
+            read = None
+    if read is None or len(read) != _HASH_BYTES:
+        raise bad(where, "proof_id", value, "32 integers 0..255")
+    return read.hex()

@@ -34,10 +34,19 @@ _REVERT_CODES = {3, -32015}
 _REVERT_TEXT = re.compile(r"revert|invalid opcode|vm (?:execution )?(?:error|exception)", re.IGNORECASE)
 _REASON = re.compile(r"execution reverted: *(.+)", re.IGNORECASE | re.DOTALL)
 _HEX = re.compile(r"0x((?:[0-9a-fA-F]{2})+)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME_CHARACTERS = 300
 
 
 def decode(data: bytes) -> str:
-    """Name revert data: the text of `Error(string)`, `Panic(0x01)`, a custom error's name, or the data in hex."""
+    """Name revert data: the text of `Error(string)`, `Panic(0x01)`, a custom error's name, or the data in hex.
+
+    The name is one line of at most 300 characters, whatever the contract says.
+    """
+    return _CONTROL.sub(" ", _decode(data))[:_NAME_CHARACTERS]
+
+
+def _decode(data: bytes) -> str:
     if not data:
         return WITHOUT_DATA
     selector, arguments = data[:4], data[4:]
@@ -68,7 +77,7 @@ def reverted(error: RpcError) -> Reverted | None:
         return Reverted(decode(bytes.fromhex(code[1])), bytes.fromhex(code[1]))
     reason = _REASON.search(error.rpc_message)
     if reason:
-        return Reverted(reason[1].strip())
+        return Reverted(reason[1].strip()[:_NAME_CHARACTERS])
     opcode = re.search(r"invalid opcode", error.rpc_message, re.IGNORECASE)
     return Reverted("invalid opcode" if opcode else WITHOUT_DATA)
 

@@ -147,7 +147,7 @@ async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDo
     """Nothing was asked: the request waits, and no attempt is charged."""
     pause = SERVER_DOWN_PAUSE_SECONDS * (1 + jitter(request.id))
     if isinstance(error, RateLimited):
-        pause = max(pause, error.retry_after_seconds)
+        pause += error.retry_after_seconds  # the jitter stays: not all come back at the same instant
     until = await proposer.ledger.now() + timedelta(seconds=pause)
     async with proposer.write() as writer:
         await writer.postpone(request, until, f"nothing was asked, no attempt is charged: {error}")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from blocks.prover import UnknownProof
 from flows.context import Proposer
-from proposer.errors import BadReply, EndpointDown, ProposerError, RequestRefused
+from proposer.errors import BadReply, EndpointDown, ProposerError, RateLimited, RequestRefused
 from proposer.polling import Ended, ProofStatus, Proven, judge, next_look
 from proposer.requests import Failure, ProofRequest, Status
 from proposer.retry import successors
@@ -88,7 +88,11 @@ async def _give_up_unanswered(
     ended: list[str] = []
     for request, error in failed:
         log.warning("%s: %s", request, error)
-        if isinstance(error, EndpointDown) and _is_overdue(proposer, request, now):
+        if (
+            isinstance(error, EndpointDown)
+            and not isinstance(error, RateLimited)
+            and _is_overdue(proposer, request, now)
+        ):
             text = f"no answer about the proof: {error}"
             if done := await give_up(proposer, request, Failure.PROOF_TIMEOUT, text, now):
                 ended.append(done)

@@ -1,11 +1,10 @@
 """Stage 6, SubmitAggProofs: tend what is under way, then propose the best aggregation."""
 
 from blocks.output_oracle import encode_propose
-from blocks.rpc import RpcError
 from flows.context import Cycle
 from flows.report import StageReport
 from flows.transactions import send, tend
-from proposer.errors import EndpointDown, ProposerError, Reverted
+from proposer.errors import ProposerError, Reverted
 from proposer.l1_transactions import Purpose
 from proposer.plan_submission import blames_the_proof, plan_submission
 from proposer.reasons import Code, Reason
@@ -88,18 +87,14 @@ async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) ->
 
 
 async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | None:
-    """The node's root must be the planned one. A node that is away, or has not got the block, blocks nothing."""
+    """A node that says another root than planned stops the proposal; one that says nothing of use stops nothing.
+
+    That the planned root is the proven one is for the contract to verify.
+    """
     try:
         root = await cycle.proposer.node.output_root(request.range.end)
-    except (EndpointDown, RpcError):
+    except ProposerError:
         return None
-    except ProposerError as error:
-        return Reason(
-            Code.ROOT_CHANGED,
-            f"The L2 node's answer about block {request.range.end} cannot be used: {error}.",
-            "Nothing is proposed until it can. Check the node.",
-            {"request": request.id},
-        )
     if root == request.output_root:
         return None
     assert request.output_root is not None  # checked by the caller

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -31,6 +32,15 @@ async def second() -> AsyncIterator[Server]:
     made.port = listening.sockets[0].getsockname()[1]
     yield made
     listening.close()
+
+
+@pytest.fixture
+def usual_depth() -> Iterator[None]:
+    """Python's own recursion limit, as in the proposer's process: the devnet's compiler raises it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
 
 
 @pytest.fixture

@@ -11,13 +11,19 @@ KEY = "sEcReTaPiKeY"
 
 @dataclass
 class Say:
-    """One scripted answer. `drop` closes without an answer, `hang` never answers."""
+    """One scripted answer.
+
+    `drop` closes without an answer, `hang` waits until the client goes, `raw` is sent as it is, and then the
+    connection is closed. `after_s` is how long the answer takes.
+    """
 
     body: bytes | str | dict[str, Any] | list[Any] = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     drop: bool = False
     hang: bool = False
+    raw: bytes | None = None
+    after_s: float = 0.0
 
 
 Answer = Callable[[str, str, bytes], Say]
@@ -31,6 +37,8 @@ class Server:
     answer: Answer = lambda method, path, body: Say()
     seen: list[tuple[str, str, bytes]] = field(default_factory=list)
     connections: int = 0
+    under_way: int = 0
+    most_under_way: int = 0
 
     @property
     def url(self) -> str:
@@ -67,10 +75,21 @@ class Server:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 method, path, _ = first.split(" ", 2)
                 self.seen.append((method, path, body))
-                say = self.answer(method, path, body)
-                if say.hang:
-                    await asyncio.sleep(3600)
+                self.under_way += 1
+                self.most_under_way = max(self.most_under_way, self.under_way)
+                try:
+                    say = self.answer(method, path, body)
+                    await asyncio.sleep(say.after_s)
+                    if say.hang:
+                        await reader.read()
+                        break
+                finally:
+                    self.under_way -= 1
                 if say.drop:
+                    break
+                if say.raw is not None:
+                    writer.write(say.raw)
+                    await writer.drain()
                     break
                 raw = say.body if isinstance(say.body, bytes) else (
                     say.body.encode() if isinstance(say.body, str) else json.dumps(say.body).encode()

@@ -17,6 +17,8 @@ ID = [18, 52, *[7] * 30]
 HEX = bytes(ID).hex()
 RANGE = BlockRange(1000, 1300)
 
+pytestmark = pytest.mark.usefixtures("usual_depth")
+
 
 async def ask(server: Server, say: Say, seconds: float = 2) -> object:
     """Request a range against one scripted answer."""
@@ -84,6 +86,17 @@ async def test_mock_endpoints(server: Server) -> None:
         (Say({"proof_id": [*ID[:31], True]}), BadReply),
         (Say({"proof": []}), BadReply),
         (Say([]), BadReply),
+        (Say("<html>It works!</html>", headers={"Content-Type": "text/html"}), BadReply),
+        (Say({"proof_id": ID}, status=202), BadReply),
+        (Say(status=204), BadReply),
+        (Say({"proof_id": ID}, status=999), OutcomeUnknown),
+        (Say(b"[" * 2000 + b"]" * 2000), BadReply),
+        (Say(b'{"proof_id": ' + b"[" * 1000 + b"]" * 1000 + b"}"), BadReply),
+        (Say(b'{"proof_id": NaN}'), BadReply),
+        (Say(b'{"proof_id": "' + b"a" * 2**21 + b'"}'), BadReply),
+        (Say({"proof_id": ID}, headers={"Content-Encoding": "gzip, gzip"}), BadReply),
+        (Say("origin timed out", status=524), OutcomeUnknown),
+        (Say("elsewhere", status=302), RequestRefused),
     ],
 )
 async def test_errors_of_a_request(server: Server, say: Say, error: type[ProposerError]) -> None:
@@ -157,6 +170,14 @@ async def test_status_words(server: Server) -> None:
         (Say(drop=True), EndpointDown),
         (Say({"fulfillment_status": 9, "execution_status": 2, "proof": []}), BadReply),
         (Say({"fulfillment_status": 3, "execution_status": 2, "proof": [256]}), BadReply),
+        (Say({"fulfillment_status": 3, "execution_status": 2, "proof": [True, 1]}), BadReply),
+        (Say({"fulfillment_status": 3, "execution_status": 2, "proof": [1.0]}), BadReply),
+        (Say({"fulfillment_status": True, "execution_status": 2, "proof": []}), BadReply),
+        (Say({"fulfillment_status": 4, "execution_status": 2, "proof": [1]}), BadReply),
+        (Say({"fulfillment_status": 2, "execution_status": 2, "proof": [1]}), BadReply),
+        (Say("proof not found", status=502), EndpointDown),
+        (Say("proof not found", status=204), BadReply),
+        (Say("origin down", status=521), EndpointDown),
     ],
 )
 async def test_errors_of_a_status(server: Server, say: Say, error: type[ProposerError]) -> None:
@@ -164,6 +185,20 @@ async def test_errors_of_a_status(server: Server, say: Say, error: type[Proposer
     with pytest.raises(ProposerError) as caught:
         await look(server, say)
     assert type(caught.value) is error
+
+
+async def test_a_proof_in_hex_is_no_base64(server: Server) -> None:
+    """Hex digits are base64 too, of other bytes: such a proof is read as what it says."""
+    for spelled in ("0x" + HEX, HEX.upper(), b64encode(bytes(ID)).decode()):
+        said = await look(server, Say({"fulfillment_status": 3, "execution_status": 2, "proof": spelled}))
+        assert said.proof == bytes(ID)  # type: ignore[attr-defined]
+
+
+async def test_a_servers_text_is_plain(server: Server) -> None:
+    """PostgreSQL's text holds no NUL, and a log line no escape sequences."""
+    with pytest.raises(RequestRefused) as refused:
+        await ask(server, Say(b"no \0 \x1b[2J proof", status=500))
+    assert str(refused.value).isprintable()
 
 
 async def test_an_unknown_status_is_named(server: Server) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,14 +27,16 @@ from proposer.errors import (
     Reverted,
     WrongChain,
 )
-from proposer.snapshot import L1Ref
-from proposer.units import L1Block, L2Block
+from proposer.units import L1Block, L1Ref, L2Block
 from tests.blocks.loopback import KEY, Say, Server
 
 H = "0x" + "33" * 32
 ROOT = "0xd50bf2ff34ced71be0d2f0be7c2433c6b39d9c3b16c95daf1ed6f24b7578a3b2"
 AT = L1Ref(L1Block(5), b"\x33" * 32, 0)
 TO = "0x" + "11" * 20
+CHAINS = {"l1_chain_id": 1, "l2_chain_id": 10}
+
+pytestmark = pytest.mark.usefixtures("usual_depth")
 
 
 def output(**changed: Any) -> dict[str, Any]:
@@ -48,7 +51,13 @@ async def test_output_roots_are_checked(server: Server) -> None:
     server.rpc(lambda method, params: said)
     async with OpNode(urls=server.url) as node:
         assert (await node.output_root(7)).hex() == ROOT[2:]
-        for field, value in {"version": H, "blockRef": {"number": 8, "hash": H}, "outputRoot": "0x"}.items():
+        zero = "0x" + "00" * 32
+        for field, value in [
+            ("version", H),
+            ("blockRef", {"number": 8, "hash": H}),
+            ("outputRoot", "0x"),
+            ("outputRoot", zero),
+        ]:
             said = output(**{field: value})
             with pytest.raises(BadReply, match=field):
                 await node.output_root(7)
@@ -66,9 +75,15 @@ async def test_sync_status_and_config(server: Server) -> None:
         assert await node.rollup_config() == RollupConfig(1, 10)
         del config["l1_chain_id"]
         assert await node.rollup_config() == RollupConfig(None, 10)
-        status["finalized_l2"] = {"number": "0x4"}
-        with pytest.raises(BadReply, match=r"finalized_l2\.number"):
-            await node.sync_status()
+        config["l1_chain_id"] = None
+        assert await node.rollup_config() == RollupConfig(None, 10)
+        config["l1_chain_id"] = 2**63
+        with pytest.raises(BadReply, match="l1_chain_id"):
+            await node.rollup_config()
+        for number in ("0x4", 10, True, 4.0, -1, 2**63, 2**64):
+            status["finalized_l2"] = {"number": number}
+            with pytest.raises(BadReply, match=r"finalized_l2\.number"):
+                await node.sync_status()
 
 
 @pytest.mark.parametrize(
@@ -83,6 +98,21 @@ async def test_sync_status_and_config(server: Server) -> None:
         (Say({"id": 99, "result": 1}), BadReply),
         (Say({"id": 1}), BadReply),
         (Say([1]), BadReply),
+        (Say([{"id": 1, "result": CHAINS}]), BadReply),
+        (Say({"id": True, "result": CHAINS}), BadReply),
+        (Say({"id": 1.0, "result": CHAINS}), BadReply),
+        (Say({"id": "1", "result": CHAINS}), BadReply),
+        (Say({"id": 1, "error": "no"}), BadReply),
+        (Say({"id": 1, "error": "no", "result": CHAINS}), BadReply),
+        (Say({"id": 99, "error": {"code": 1, "message": "x"}}), BadReply),
+        (Say({"id": True, "error": {"code": 1, "message": "x"}}), BadReply),
+        (Say({"id": 1, "error": {}}), RpcError),
+        (Say({"id": None, "error": {"code": "x", "message": {"a": [1]}, "data": [0]}}), RpcError),
+        (Say({"id": 1, "error": {"code": True, "message": None}}), RpcError),
+        (Say({"id": 1, "error": {"code": 2**70, "message": "x" * 100_000}}), RpcError),
+        (Say(b"<html>", headers={"Content-Type": "text/html"}), BadReply),
+        (Say(b'{"id": 1, "result": ' + b"[" * 1000 + b"]" * 1000 + b"}"), BadReply),
+        (Say(b" " * 2**23), BadReply),
         (Say({"id": 1, "error": {"code": -32000, "message": f"no {KEY}"}}), RpcError),
         (Say({"id": 1, "error": {"code": -32000, "message": "x"}}, status=400), RpcError),
         (Say({"id": 1, "error": {"code": -32005, "message": "daily request count exceeded"}}), RateLimited),
@@ -173,7 +203,7 @@ async def test_a_node_without_block_hashes_is_asked_by_number(server: Server) ->
 @pytest.mark.parametrize(
     ("said", "outcome"),
     [
-        (H, Sent.ACCEPTED),
+        ("0x" + keccak(b"\2").hex(), Sent.ACCEPTED),
         (err(-32000, "already known"), Sent.ALREADY_KNOWN),
         (err(-32000, "AlreadyKnown"), Sent.ALREADY_KNOWN),
         (err(-32000, "Known transaction"), Sent.ALREADY_KNOWN),
@@ -249,6 +279,14 @@ def test_any_result_is_read_or_refused(said: object) -> None:
         listening.close()
 
     asyncio.run(run())
+
+
+def test_a_reverts_name_is_short_and_plain() -> None:
+    """It becomes an event's text, whatever a contract says."""
+    said = TEXT[:4] + encode(["string"], ["no\0 \x1b entry" + "x" * 5000])
+    assert decode(said).startswith("no")
+    assert decode(said).isprintable()
+    assert len(decode(said)) == len(decode(b"\xde\xad\xbe\xef" * 5000)) == 300
 
 
 def test_golden_calldata() -> None:
