@@ -32,8 +32,8 @@ log = logging.getLogger("proposer.process")
 
 BRISK_SECONDS = 2.0
 """Between two looks at the chain while a transaction or an aggregation waits for it."""
-WAKE_SECONDS = 5.0
-"""How long Prefect may take to start a cycle before it is run without it."""
+WAKE_SECONDS, FIRST_WAKE_SECONDS = 5.0, 2.0
+"""How long Prefect may take to start a cycle before it is run without it; the first after a takeover waits less."""
 AWAY = "Prefect's server is away, settlement goes on without it: %s"
 LOOK_SECONDS = 30.0
 """How long a look may go on after the process was asked to stop."""
@@ -67,6 +67,8 @@ class Process:
         self._brisk = True
         self._woken_for: tuple[str, ...] = ()
         self._woken_at: float | None = None
+        self._cycles_seen = proposer.epoch == 1
+        self._prefect_answers = False
         self._last_error = ""
 
     async def lead(self) -> bool:
@@ -144,8 +146,9 @@ class Process:
         """Start a cycle when it would do something now, when its clock says so, or when Prefect let one slip."""
         proposer, now = self._proposer, time.monotonic()
         if self._woken_at is not None and proposer.last_cycle_at >= self._woken_at:
-            self._woken_at = None
-        if self._woken_at is not None and now - self._woken_at > WAKE_SECONDS:
+            self._woken_at, self._cycles_seen = None, True
+        patience = WAKE_SECONDS if self._cycles_seen else FIRST_WAKE_SECONDS
+        if self._woken_at is not None and now - self._woken_at > patience:
             self._woken_at = None
             await self._without_prefect("Prefect did not start the cycle in time")
         elif now - proposer.last_cycle_at > 1.5 * proposer.settings.poll_interval + 2:
@@ -178,8 +181,8 @@ class Process:
         self._woken_for = work
         why = work[0] if len(work) == 1 else f"{work[0]} and {len(work) - 1} more"
         try:
-            if self._runner is None:
-                raise TimeoutError("Prefect was not reached yet")
+            if self._runner is None or not self._prefect_answers:
+                raise TimeoutError("Prefect does not answer")
             await self._runner.wake(why)
         except (*PREFECT_AWAY, ObjectNotFound):
             await self._without_prefect(why)
@@ -210,7 +213,7 @@ class Process:
         runner, mirror = Runner(self._proposer, client, self._running), Mirror(self._proposer, client)
         await runner.attach()
         # known from here on only: one that is not attached knows no deployment to wake
-        self._runner, self._mirror = runner, mirror
+        self._runner, self._mirror, self._prefect_answers = runner, mirror, True
         self._attached.set()
         mirroring = asyncio.create_task(mirror.run(), name="mirror")
         try:
@@ -218,7 +221,9 @@ class Process:
                 if not self._proposer.draining:
                     try:
                         await runner.poll()
+                        self._prefect_answers = True
                     except PREFECT_AWAY as error:
+                        self._prefect_answers = isinstance(error, TimeoutError)
                         self._say_once(AWAY % type(error).__name__)
                         await asyncio.sleep(1)
                 await _wait(self._kick, 1.0)
@@ -226,6 +231,7 @@ class Process:
         finally:
             mirroring.cancel()
             self._runner = self._mirror = None  # their client is closed now
+            self._prefect_answers = False
 
     def _say_once(self, sentence: str) -> None:
         """Log a sentence that would repeat every second only when it changes."""

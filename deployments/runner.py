@@ -37,6 +37,8 @@ from flows.prove import prove
 log = logging.getLogger("proposer.runner")
 
 WAKE_TAG = "woken"
+SKIPPED_AT_ONCE = 10
+"""Overdue cycles closed in one poll: after an outage there are hundreds, and the newest must not wait for them."""
 
 
 class Runner:
@@ -75,11 +77,11 @@ class Runner:
         due = [r.flow_run for r in responses if r.flow_run.id not in self._running]
         by_hand = [r for r in due if not _is_routine(r) or self._flow_of(r) is prove]
         routine = sorted((r for r in due if r not in by_hand), key=lambda r: r.expected_start_time or datetime.now(UTC))
-        for run in routine[:-1]:
-            skipped = Completed(name="Skipped", message="a later cycle runs in its place")
-            await within(self._client.set_flow_run_state(run.id, skipped))
         for run in [*by_hand, *routine[-1:]]:
             await self._start(run)
+        for run in routine[:-1][-SKIPPED_AT_ONCE:]:
+            skipped = Completed(name="Skipped", message="a later cycle runs in its place")
+            await within(self._client.set_flow_run_state(run.id, skipped))
         await self._cancel_followers()
         return any(self._flow_of(run) is propose_cycle for run in [*by_hand, *routine])
 

@@ -77,7 +77,7 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
             still_leads=claim.holds,
         )
         # requests that wait for the server's answer outlive a leadership that is lost and won again
-        stack.callback(lambda: [task.cancel() for task in proposer.witnesses.values()])
+        stack.callback(lambda: [task.cancel() for task in (*proposer.witnesses.values(), *proposer.rounds)])
         while not stop.is_set():
             if not await _until(stop, claim.take()):
                 break

@@ -41,8 +41,10 @@ class Proposer:
     """Cycles run one after the other, recorded by Prefect or not."""
     transactions_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One at a time decides about the signer's next nonce."""
-    looks_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One look at the proofs at a time; who finds it held leaves the look to the other."""
+    looking: set[int] = field(default_factory=set[int])
+    """Requests whose proof is being looked at: nobody else looks at them meanwhile."""
+    rounds: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
+    """Rounds of looks under way."""
     last_cycle_at: float = 0.0
     """When a cycle last began, by `time.monotonic`."""
     witnesses: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, "asyncio.Task[None]"])
@@ -82,7 +84,8 @@ class Cycle:
 
 async def snapshot_of(proposer: Proposer, outside: Outside, settings: ProposerSettings) -> Snapshot:
     """Read the ledger beside a look at the outside."""
-    view = await proposer.ledger.view(outside.oracle.latest_block if outside.oracle else 0)
+    head, l1_block = (outside.oracle.latest_block, outside.oracle.at.number) if outside.oracle else (0, None)
+    view = await proposer.ledger.view(head, l1_block)
     return Snapshot(
         now=view.now,
         settings=settings,
@@ -92,6 +95,7 @@ async def snapshot_of(proposer: Proposer, outside: Outside, settings: ProposerSe
         finalized=view.finalized,
         required=view.required,
         attempts_above=view.attempts_above,
+        checkpointed=view.checkpointed,
     )
 
 

@@ -34,6 +34,9 @@ from proposer.requests import Failure, Status
 log = logging.getLogger("proposer.mirror")
 
 CALL_SECONDS = 2.0
+"""For a call that something waits for."""
+PATIENT_SECONDS = 10.0
+"""For one of the mirror's own, which nothing waits for: a server that is slow after an outage answers all the same."""
 BATCH = 50
 PAGE = 200
 PREFECT_AWAY = (httpx.HTTPError, PrefectHTTPStatusError, TimeoutError, OSError)
@@ -41,10 +44,14 @@ PREFECT_AWAY = (httpx.HTTPError, PrefectHTTPStatusError, TimeoutError, OSError)
 T = TypeVar("T")
 
 
-async def within(call: Awaitable[T]) -> T:
+async def within(call: Awaitable[T], seconds: float = CALL_SECONDS) -> T:
     """Give one call to Prefect's API its deadline."""
-    async with asyncio.timeout(CALL_SECONDS):
+    async with asyncio.timeout(seconds):
         return await call
+
+
+async def _patiently(call: Awaitable[T]) -> T:
+    return await within(call, PATIENT_SECONDS)
 
 
 class Mirror:
@@ -65,7 +72,8 @@ class Mirror:
                 pause = 0.1 if busy else min(pause * 1.5, 2.0)
             except PREFECT_AWAY as error:
                 log.info("Prefect's server is away, its history is written later: %s", type(error).__name__)
-                pause = min(max(pause, 1.0) * 2, 15.0)
+                # one that is slow is back already
+                pause = 1.0 if isinstance(error, TimeoutError) else min(max(pause, 1.0) * 2, 15.0)
             except ProposerError as error:
                 log.warning("the mirror waits: %s", error)
                 pause = min(max(pause, 1.0) * 2, 15.0)
@@ -93,7 +101,7 @@ class Mirror:
             id=FlowRunFilterId(any_=[UUID(run) for run in run_ids]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])),
         )
-        return await within(self._client.read_flow_runs(flow_run_filter=cancelled))
+        return await _patiently(self._client.read_flow_runs(flow_run_filter=cancelled))
 
     async def _cancelled(self, request_id: int, run: FlowRun) -> None:
         if await self._cycle_was_cancelled(run):
@@ -110,10 +118,10 @@ class Mirror:
         if run.parent_task_run_id is None:
             return False
         try:
-            task_run = await within(self._client.read_task_run(run.parent_task_run_id))
+            task_run = await _patiently(self._client.read_task_run(run.parent_task_run_id))
             if task_run.flow_run_id is None:
                 return False
-            parent = await within(self._client.read_flow_run(task_run.flow_run_id))
+            parent = await _patiently(self._client.read_flow_run(task_run.flow_run_id))
         except ObjectNotFound:
             return False
         return parent.state is not None and (parent.state.is_cancelled() or parent.state.is_cancelling())
@@ -129,7 +137,7 @@ class Mirror:
         try:
             for event in events:
                 await self._show(run_id, event)
-            await within(self._client.create_logs([_log_line(run_id, event) for event in events]))
+            await _patiently(self._client.create_logs([_log_line(run_id, event) for event in events]))
         except ObjectNotFound:
             # deleted in Prefect (by hand or by its vacuum): what is still under way gets a new run
             run_id = None
@@ -144,17 +152,17 @@ class Mirror:
         state = run_state(event.to, event.failure, event.why)
         # the only way back, when the server was down; Prefect's rules do not know it
         back = event.to is Status.UNREQ
-        await within(self._client.set_flow_run_state(run_id, state, force=back))
+        await _patiently(self._client.set_flow_run_state(run_id, state, force=back))
 
     async def _create(self, row: Mirrored, events: Sequence[Event]) -> UUID:
         """Create the run, as a child of the cycle that planned the request where that cycle is known to Prefect."""
         request = row.request
         key = f"{self._proposer.ledger_id}-request-{request.id}-{row.story}"
         if self._deployment is None:
-            deployment = await within(self._client.read_deployment_by_name(f"prove/{self._proposer.name}"))
+            deployment = await _patiently(self._client.read_deployment_by_name(f"prove/{self._proposer.name}"))
             self._deployment = deployment.id
         parent = await self._parent_task(row, key) if row.cycle_run_id and row.story == 0 else None
-        run = await within(
+        run = await _patiently(
             self._client.create_flow_run_from_deployment(
                 self._deployment,
                 parameters={"request_id": request.id},
@@ -171,7 +179,7 @@ class Mirror:
         placeholder: Task[Any, Any] = Task(name=run_name(row.request), fn=_nothing)
         placeholder.task_key = "proposer.proof-request"
         try:
-            task_run = await within(
+            task_run = await _patiently(
                 self._client.create_task_run(
                     task=placeholder, flow_run_id=UUID(row.cycle_run_id), dynamic_key=key, state=Pending()
                 )

@@ -126,7 +126,7 @@ async def _tend(proposer: Proposer, tx: L1Transaction, report: StageReport) -> N
         case Bump():
             why = f"not mined after {proposer.settings.resubmission_timeout:.0f} s"
             if not await _sign_again(proposer, tx, tx.newest.action, why, report):
-                await _rebroadcast(proposer, tx, report)
+                await _rebroadcast(proposer, tx, report, raise_price=False)
         case Rebroadcast():
             await _rebroadcast(proposer, tx, report)
         case None:
@@ -191,7 +191,10 @@ async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, recei
 
 
 async def _sign_again(proposer: Proposer, tx: L1Transaction, action: Action, why: str, report: StageReport) -> bool:
-    """Sign the nonce once more, dearer, for the same or for something else; False where that would pass the limit."""
+    """Sign the nonce once more, dearer, for the same or for something else; False where that is not possible."""
+    if proposer.signer is None or proposer.signer.address != tx.sender:
+        report.reasons = [*report.reasons, _key_changed(tx)]
+        return False
     policy = proposer.settings.fee_policy
     suggested = policy.suggest(*await proposer.l1.fee_suggestion())
     fees = policy.bump(tx.newest.fees, suggested)
@@ -210,13 +213,13 @@ async def _sign_again(proposer: Proposer, tx: L1Transaction, action: Action, why
     return True
 
 
-async def _rebroadcast(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
+async def _rebroadcast(proposer: Proposer, tx: L1Transaction, report: StageReport, *, raise_price: bool = True) -> None:
     """Send the newest form again where the node does not know it; one that is too cheap for the node is raised."""
     newest = tx.newest
     if await proposer.l1.knows(newest.hash):
         return
     sent = await _broadcast(proposer, newest.raw, tx.nonce)
-    if sent is Sent.UNDERPRICED:
+    if sent is Sent.UNDERPRICED and raise_price:
         await _sign_again(proposer, tx, newest.action, "too cheap for the L1 node", report)
     else:
         _say(sent, tx, newest.action.gas * newest.fees.cap, report)
@@ -288,6 +291,15 @@ def _at_fee_cap(tx: L1Transaction) -> Reason:
         f"The {tx} is not mined at {tx.newest.fees.cap} wei per gas, and a higher fee would pass the limit.",
         "The old price stands. Wait for L1's fees to fall, or raise TXMGR_FEE_LIMIT_MULTIPLIER.",
         {"nonce": tx.nonce, "fee_cap_wei": tx.newest.fees.cap},
+    )
+
+
+def _key_changed(tx: L1Transaction) -> Reason:
+    return Reason(
+        Code.KEY_CHANGED,
+        f"The {tx} of account {tx.sender} is not mined, and the key set now is another account's.",
+        "It is repeated as it is. Where it stays unmined, start once with the old key, until it is mined or cancelled.",
+        {"nonce": tx.nonce, "sender": tx.sender},
     )
 
 

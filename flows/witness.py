@@ -27,7 +27,7 @@ from proposer.units import L1Ref
 log = logging.getLogger("proposer.witness")
 
 SERVER_DOWN_PAUSE_SECONDS = 10.0
-WRITE_AGAIN_SECONDS = 1.0
+WRITE_AGAIN_SECONDS, WRITE_AGAIN_AT_MOST_SECONDS = 1.0, 5.0
 
 
 def hold(proposer: Proposer, request: ProofRequest) -> None:
@@ -105,6 +105,7 @@ async def _accept(proposer: Proposer, request: ProofRequest, answer: Accepted | 
 
 async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> None:
     """Store what was paid for, however long the ledger or the leadership is away."""
+    pause, said = WRITE_AGAIN_SECONDS, ""
     while True:
         try:
             async with proposer.write() as writer:
@@ -115,8 +116,11 @@ async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepte
                 else:
                     await writer.proving(request.id, answer.prover_id)
         except (EndpointDown, NotLeader) as error:
-            log.warning("%s: its answer is not written down yet: %s", request, error)
-            await asyncio.sleep(WRITE_AGAIN_SECONDS)
+            if str(error) != said:
+                said = str(error)
+                log.warning("%s: its answer is not written down yet: %s", request, said)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, WRITE_AGAIN_AT_MOST_SECONDS)
         else:
             return
 

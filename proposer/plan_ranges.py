@@ -55,6 +55,9 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
         if r.id not in moved and r.id not in tiling.used and r.status in {Status.UNREQ, Status.PARKED}
     ]
     reasons = [*_l1_is_late(snapshot, oracle), *_node_is_late(snapshot)]
+    required = snapshot.next_required(head)
+    if snapshot.finalized is not None and snapshot.finalized.number < required:
+        reasons.append(_waiting_for_finality(snapshot.finalized.number, required))
     wanted = list(_cut_gaps(snapshot, tiling.gaps, head, tip, reasons))
     ended = [*snapshot.attempts_above, *_ended_by(moves, snapshot)]
     inserts = [_new(snapshot, over, commitments, ended) for over in wanted] if may_request else []
@@ -144,8 +147,6 @@ def _tail_is_due(snapshot: Snapshot, tail: BlockRange, head: int, reasons: list[
     required = snapshot.next_required(head)
     assert snapshot.finalized is not None  # there is no tip without it
     if not tail.start < required <= tail.end:
-        if tail.end < required:
-            reasons.append(_waiting_for_finality(snapshot.finalized.number, required))
         return False
     waited = snapshot.now - snapshot.required.at if snapshot.required else timedelta(0)
     if waited >= timedelta(seconds=snapshot.settings.max_tail_wait):

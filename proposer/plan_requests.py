@@ -114,7 +114,8 @@ def _anchor(snapshot: Snapshot, floor: int) -> int | Reason:
             "The L1 block to anchor the next aggregation to is not known while L1 cannot be read.",
             "It goes on by itself when L1 is back.",
         )
-    anchor = max(floor, oracle.safe or 0)
+    # a safe block at the very tip cannot be checkpointed yet; the one before it can, and is as safe
+    anchor = max(floor, min(oracle.safe or 0, oracle.at.number - 1))
     on_demand = snapshot.now.timestamp() - oracle.at.timestamp > BLOCKS_ON_DEMAND_SECONDS
     if anchor > oracle.at.number or (anchor == oracle.at.number and not on_demand):
         return Reason(
@@ -137,7 +138,17 @@ def _checkpoint_under_way(snapshot: Snapshot, floor: int) -> Reason | None:
                 "Nothing to do: its fee is raised by itself if it is not mined.",
                 {"block": subject, "nonce": tx.nonce},
             )
-    return None
+    oracle = snapshot.oracle
+    served = [number for number in snapshot.checkpointed if number >= floor]
+    unread = next((number for number in served if oracle is None or number not in oracle.anchors), None)
+    if unread is None:
+        return None
+    return Reason(
+        Code.CHECKPOINT_PENDING,
+        f"The checkpoint of L1 block {unread} was mined just now.",
+        "Nothing to do: it is used as soon as the contract is read again.",
+        {"block": unread},
+    )
 
 
 def _usable(snapshot: Snapshot, request: ProofRequest, floor: int) -> Checkpoint | None:

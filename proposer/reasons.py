@@ -50,6 +50,7 @@ class Code(StrEnum):
     REQUEST_PARKED = "request-parked"
     AGGREGATION_REFUSED = "aggregation-refused"
     FEE_CAP = "fee-cap"
+    KEY_CHANGED = "key-changed"
 
 
 SEVERITY: Mapping[Code, Severity] = {
@@ -96,6 +97,7 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.CHECKPOINT_REVERTS,
             Code.REQUEST_PARKED,
             Code.FEE_CAP,
+            Code.KEY_CHANGED,
         ),
         Severity.CRITICAL,
     ),

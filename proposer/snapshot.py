@@ -109,13 +109,15 @@ class Snapshot:
     requests: Sequence[ProofRequest]
     """Every open row, every coverage row that reaches past the contract head, and completed ones not yet relayed."""
     transactions: Sequence[L1Transaction]
-    """Unsettled ones."""
+    """Unsettled ones, and those mined after the L1 block that the contract was read at."""
     finalized: Mark | None
     """Highest finalized L2 block ever seen."""
     required: Mark | None
     """The next required L2 block, and since when finality has reached it."""
     attempts_above: Sequence[ProofRequest] = ()
     """Failed and cancelled rows above the contract head: they carry attempt counts into a re-plan."""
+    checkpointed: Sequence[int] = ()
+    """L1 blocks of our newest checkpoints that are mined, whether the contract was read since or not."""
 
     @property
     def oracle(self) -> OracleView | None:

@@ -36,8 +36,8 @@ from proposer.polling import Usual
 from proposer.requests import IN_FLIGHT, OPEN, Failure, Kind, ProofRequest, Status
 from proposer.snapshot import Mark
 
-NEWEST_CHECKPOINTS = 5
-"""How many of our checkpoints are looked at for reuse."""
+NEWEST_CHECKPOINTS = 2
+"""How many of our checkpoints are looked at for reuse; an older one is below every newer proof's L1 head."""
 
 _r = proof_requests.c
 _IS_OPEN = _r.status.in_([s.value for s in OPEN])
@@ -53,6 +53,7 @@ class LedgerView:
     attempts_above: Sequence[ProofRequest]
     finalized: Mark | None
     required: Mark | None
+    checkpointed: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,11 @@ class Mirrored:
 class Ledger(Database):
     """The ledger's reads; each opens a connection of its own."""
 
-    async def view(self, head: int) -> LedgerView:
-        """Read what a decision at contract head `head` needs; cost does not grow with what is settled below it."""
+    async def view(self, head: int, l1_block: int | None = None) -> LedgerView:
+        """Read what a decision at contract head `head` needs; cost does not grow with what is settled below it.
+
+        Transactions mined after `l1_block`, which the contract was read at, are there however settled they are.
+        """
         needed = or_(
             _IS_OPEN,
             and_(_r.status.in_(["COMPLETE", "RELAYED"]), _r.end_block > head),
@@ -95,9 +99,8 @@ class Ledger(Database):
                 now = (await connection.execute(select(func.now()))).scalar_one()
                 requests = (await connection.execute(select_requests().where(needed).order_by(_r.start_block))).all()
                 above = (await connection.execute(select_requests().where(closed))).all()
-                transactions = await _transactions(
-                    connection, l1_transactions.c.status.in_([s.value for s in UNSETTLED])
-                )
+                transactions = await _transactions(connection, _unsettled(l1_block))
+                checkpointed = await _newest_checkpoints(connection)
                 seen = {row.name: Mark(row.number, row.at) for row in await connection.execute(select(marks))}
         return LedgerView(
             now,
@@ -106,6 +109,7 @@ class Ledger(Database):
             [request_from(row) for row in above],
             seen.get("finalized"),
             seen.get("required"),
+            sorted(checkpointed),
         )
 
     async def request(self, request_id: int) -> ProofRequest:
@@ -162,9 +166,8 @@ class Ledger(Database):
 
     async def transactions(self, *, unsettled: bool) -> list[L1Transaction]:
         """Return the journal of L1 transactions, oldest first: the unsettled ones, or all."""
-        where = l1_transactions.c.status.in_([s.value for s in UNSETTLED]) if unsettled else text("true")
         async with self.connect() as connection:
-            return await _transactions(connection, where)
+            return await _transactions(connection, _unsettled() if unsettled else text("true"))
 
     async def reverted_proposals(self, request_id: int) -> int:
         """Count the proposals of a request that were mined and reverted although their simulation passed."""
@@ -189,14 +192,12 @@ class Ledger(Database):
             return (await connection.execute(newest)).scalar_one_or_none()
 
     async def anchors(self) -> list[int]:
-        """Return the L1 blocks that live aggregations are anchored to, and those that a queued one may reuse."""
+        """Return the L1 blocks that live aggregations are anchored to, and those that the next one may reuse."""
         live = (_r.kind == Kind.AGG.value, or_(_IS_OPEN, _r.status == Status.COMPLETE.value))
+        anchored = select(_r.checkpoint_number).where(*live, _r.checkpoint_number.is_not(None)).distinct()
         async with self.connect() as connection:
-            rows = (await connection.execute(select(_r.status, _r.checkpoint_number).where(*live))).all()
-            numbers = {row.checkpoint_number for row in rows if row.checkpoint_number is not None}
-            if any(row.status == Status.UNREQ.value for row in rows):
-                numbers |= await _newest_checkpoints(connection)
-        return sorted(numbers)
+            numbers = {row.checkpoint_number for row in await connection.execute(anchored)}
+            return sorted(numbers | await _newest_checkpoints(connection))
 
     async def give_order(self, kind: OrderKind, request_id: int | None, who: str, why: str) -> int:
         """Write down what an operator orders; return its number. The leader, whoever that is, carries it out.
@@ -262,6 +263,12 @@ class Ledger(Database):
         async with self.connect() as connection:
             rows = await connection.execute(select(_r.id, _r.flow_run_id).where(*where).order_by(_r.id))
             return {row.id: row.flow_run_id for row in rows}
+
+
+def _unsettled(l1_block: int | None = None) -> ColumnElement[bool]:
+    t = l1_transactions.c
+    unsettled = t.status.in_([s.value for s in UNSETTLED])
+    return unsettled if l1_block is None else or_(unsettled, t.block_number > l1_block)
 
 
 async def _transactions(connection: AsyncConnection, where: Any) -> list[L1Transaction]:

@@ -213,6 +213,7 @@ l1_transactions = Table(
         name="mined_in_block",
     ),
     Index("unsettled", "id", postgresql_where=text(_one_of("status", UNSETTLED))),
+    Index("transactions_by_block", "block_number"),
     Index(
         "one_live_transaction_per_nonce",
         "sender",

@@ -1,6 +1,7 @@
 """Stage 2, ProcessProvingRequests: look at every prover id that is due, all at once."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -15,33 +16,62 @@ from proposer.retry import successors
 log = logging.getLogger("proposer.proving")
 
 CONCURRENCY = 50
-"""Looks under way at the same time."""
+"""Looks of one round under way at the same time."""
+PATIENCE_SECONDS = 2.0
+"""How long a round is waited for: a look that hangs goes on by itself and holds up nothing else."""
 
 
 async def look(proposer: Proposer) -> list[str]:
-    """Look at every request that is due; return what changed. One that fails to answer delays no other.
+    """Look at every request that is due and not looked at already; return what changed so far.
 
-    Raises `EndpointDown` only where not one look was answered. Does nothing while another look is under way.
+    One that fails to answer delays no other. Raises `EndpointDown` only where not one look was answered.
     """
-    if proposer.looks_lock.locked():
-        return []
-    async with proposer.looks_lock:
-        return await _look(proposer)
-
-
-async def _look(proposer: Proposer) -> list[str]:
-    due = await proposer.ledger.due_for_a_look()
+    due = [r for r in await proposer.ledger.due_for_a_look() if r.id not in proposer.looking]
     if not due:
         return []
+    said: list[str] = []
+    proposer.looking |= {r.id for r in due}
+    # a context of its own: it may outlive the cycle, whose Prefect client dies with it
+    looks = asyncio.get_running_loop().create_task(_round(proposer, due, said), context=contextvars.Context())
+    proposer.rounds.add(looks)
+    looks.add_done_callback(proposer.rounds.discard)
+    await asyncio.wait({looks}, timeout=PATIENCE_SECONDS)
+    if looks.done():
+        looks.result()
+        return said
+    told = len(said)
+    looks.add_done_callback(lambda _: _tell_late(looks, said[told:]))
+    return said[:told]
+
+
+def _tell_late(looks: "asyncio.Task[None]", said: Sequence[str]) -> None:
+    for sentence in said:
+        log.info("%s", sentence)
+    if not looks.cancelled() and (error := looks.exception()) is not None:
+        log.warning("a look failed: %s", error)
+
+
+async def _round(proposer: Proposer, due: Sequence[ProofRequest], said: list[str]) -> None:
+    try:
+        await _look(proposer, due, said)
+    finally:
+        proposer.looking -= {r.id for r in due}
+
+
+async def _look(proposer: Proposer, due: Sequence[ProofRequest], said: list[str]) -> None:
     usual = {kind: await proposer.ledger.usual(kind) for kind in {r.kind for r in due}}
     slots = asyncio.Semaphore(CONCURRENCY)
 
     now = await proposer.ledger.now()
     again = {r.id: next_look(r, usual[r.kind], proposer.settings.look_interval, now) for r in due}
 
-    async def one(request: ProofRequest) -> str | None:
+    async def one(request: ProofRequest) -> None:
         async with slots:
-            return await _look_at(proposer, request, now)
+            sentence = await _look_at(proposer, request, now)
+        proposer.looking.discard(request.id)
+        if sentence is not None:
+            said.append(sentence)
+            proposer.changed.set()
 
     async with proposer.write() as writer:  # written first: a look that fails is due again at its time all the same
         await writer.look_again(again)
@@ -53,7 +83,7 @@ async def _look(proposer: Proposer) -> list[str]:
     if len(errors) == len(due) and isinstance(errors[0], EndpointDown):
         raise errors[0]
     failed = [(r, e) for r, e in zip(due, results, strict=True) if isinstance(e, ProposerError)]
-    return [r for r in results if isinstance(r, str)] + await _give_up_unanswered(proposer, failed, now)
+    said += await _give_up_unanswered(proposer, failed, now)
 
 
 async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> str | None:

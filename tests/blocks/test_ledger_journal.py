@@ -1,5 +1,7 @@
 """The journal of L1 transactions: every form of a nonce, what was mined of it, and what is anchored to it."""
 
+from dataclasses import replace
+
 import pytest
 
 from blocks.ledger import Ledger
@@ -105,18 +107,27 @@ async def test_settled_transactions_beyond_the_chains_nonce_are_found(ledger: Le
     assert await ledger.settled_from("0xother", 0) == []
 
 
-async def test_anchors_are_those_of_live_aggregations_and_our_newest_for_a_queued_one(
-    ledger: Ledger, epoch: int
-) -> None:
+async def test_anchors_are_those_of_live_aggregations_and_our_newest(ledger: Ledger, epoch: int) -> None:
     """Whether the contract still has them is for the chain to say."""
-    number = await journal(ledger, epoch, b"h1")
-    await record(ledger, epoch, number, TxStatus.CONFIRMED, receipt(b"h1"))
-    assert await ledger.anchors() == []
+    for nonce, subject in enumerate((121, 122, 123)):
+        tx_hash = b"c%d" % nonce
+        number = await journal(ledger, epoch, tx_hash, replace(CHECKPOINT, subject=subject), nonce)
+        await record(ledger, epoch, number, TxStatus.CONFIRMED, receipt(tx_hash))
+    assert await ledger.anchors() == [122, 123]
+    assert (await ledger.view(0)).checkpointed == [122, 123]
     await aggregation(ledger, epoch, 0, 77, Status.WITNESSGEN)
     await aggregation(ledger, epoch, 10, 78, Status.CANCELLED)
-    assert await ledger.anchors() == [77]
-    await aggregation(ledger, epoch, 20, None)
-    assert await ledger.anchors() == [77, 123]
+    assert await ledger.anchors() == [77, 122, 123]
+
+
+async def test_what_was_mined_after_the_contract_was_read_is_not_settled_for_a_decision(
+    ledger: Ledger, epoch: int
+) -> None:
+    number = await journal(ledger, epoch, b"h1")
+    await record(ledger, epoch, number, TxStatus.CONFIRMED, receipt(b"h1", block=130))
+    assert [t.id for t in (await ledger.view(0, 129)).transactions] == [number]
+    assert (await ledger.view(0, 130)).transactions == []
+    assert (await ledger.view(0)).transactions == []
 
 
 async def test_a_checkpoint_whose_nonce_was_used_up_by_nothing_is_none(ledger: Ledger, epoch: int) -> None:
@@ -124,7 +135,6 @@ async def test_a_checkpoint_whose_nonce_was_used_up_by_nothing_is_none(ledger: L
     async with ledger.write(epoch) as writer:
         await writer.sign_again(number, (b"h2", b"raw2", HIGHER), NOTHING)
     await record(ledger, epoch, number, TxStatus.CONFIRMED, receipt(b"h2"))
-    await aggregation(ledger, epoch, 20, None)
     assert await ledger.anchors() == []
 
 

@@ -124,7 +124,7 @@ async def test_errors_of_json_rpc(
     """Each answer has its one class; neither error nor log shows the key."""
     caplog.set_level(logging.DEBUG)
     server.answer = lambda *_: say
-    async with OpNode(urls=server.url, timeout_seconds=0.3) as node:
+    async with OpNode(urls=server.url, timeout_seconds=2) as node:
         with pytest.raises(ProposerError) as caught:
             await node.rollup_config()
     assert type(caught.value) is error

@@ -1,4 +1,4 @@
-"""The documents say what the code says: settings, statuses, failures, reasons, links; and no file names a registry."""
+"""The documents say what the code says: settings, statuses, reasons, faults, links; and no file names a registry."""
 
 import ast
 import re
@@ -121,6 +121,46 @@ def test_every_reason_that_is_given_is_explained_with_its_severity() -> None:
     assert {code.value: SEVERITY[code].value for code in given} == {
         name: cell for name, cell in explained.items() if cell in set(SEVERITY.values())
     }
+
+
+FAULTS = [f"S{number:02}" for number in range(1, 39)] + [f"F{number:02}" for number in range(1, 36)]
+
+
+@cache
+def _faults() -> list[tuple[str, str, str]]:
+    """Read the rows of the fault tables: id, tests, and why it cannot happen."""
+    rows = re.findall(r"^\| ([A-Z]\d+) \|[^|]+\|[^|]+\|([^|]*)\|([^|]*)\|$", _read("docs/faults.md"), re.MULTILINE)
+    return [(name, tests.strip(), why.strip()) for name, tests, why in rows]
+
+
+@cache
+def _tests_of(module: str) -> frozenset[str]:
+    """Return the names of a module's tests, those in classes and hypothesis' test cases included."""
+    path = ROOT / module
+    if not path.is_file():
+        return frozenset()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(name for name in names if name.startswith(("test_", "Test")))
+
+
+def test_every_known_fault_has_its_row() -> None:
+    """The 38 defects of the original and the 35 faults, in order and once each."""
+    assert [name for name, _, _ in _faults()] == FAULTS
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_names_tests_that_exist_or_says_why_it_cannot_happen(fault: str) -> None:
+    """Its cell holds names of tests and nothing else."""
+    (tests, why) = next((tests, why) for name, tests, why in _faults() if name == fault)
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", tests)
+    assert tests == ", ".join(f"`{module}::{test}`" for module, test in named)
+    assert [f"{module}::{test}" for module, test in named if test not in _tests_of(module)] == []
+    assert named or why
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:

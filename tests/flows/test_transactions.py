@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,9 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from blocks.output_oracle import encode_checkpoint, encode_propose
+from blocks.signer import LocalSigner
 from flows.context import Proposer
 from flows.transactions import send, tend
 from infra.devnet import Devnet
+from infra.devnet.anvil import account_key
 from infra.devnet.server import Dropped, HttpServer
 from proposer.errors import NotLeader, Reverted
 from proposer.l1_transactions import L1Transaction, Purpose, TxStatus
@@ -331,6 +334,27 @@ async def test_an_account_that_cannot_pay_sends_nothing_until_it_can(
     assert await _all(proposer) == []
     await devnet.l1.call("anvil_setBalance", devnet.proposer_address, hex(10**18))
     assert isinstance(await _checkpoint(proposer), bytes)
+
+
+async def test_a_transaction_of_another_key_is_repeated_and_never_signed_anew(
+    start_devnet: StartDevnet, make_proposer: MakeProposer
+) -> None:
+    """The key was changed: a form of the old account's nonce under the new key would be another transaction."""
+    devnet = await start_devnet(l1_block_time_s=30.0)
+    old = await make_proposer(devnet, resubmission_timeout=0.001)
+    sent = await _checkpoint(old)
+    assert isinstance(sent, bytes)
+    new = await make_proposer(devnet, resubmission_timeout=0.001)
+    _, key = account_key(3)
+    new.signer = LocalSigner(private_key=SecretStr(key))
+    assert await devnet.anvil.drop_transaction("0x" + sent.hex())
+    report = await tend(new)
+    assert [reason.code for reason in report.reasons] == [Code.KEY_CHANGED]
+    await devnet.anvil.mine(2)
+    done = await _tended(new, TxStatus.CONFIRMED)
+    assert [form.hash for form in done.signed] == [sent]
+    assert isinstance(await _checkpoint(new), bytes), "the new account sends what comes next"
+    assert [t.sender for t in await _all(new)] == [devnet.proposer_address, devnet.competitor]
 
 
 async def test_one_that_cannot_be_looked_at_delays_no_other(

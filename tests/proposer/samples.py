@@ -82,6 +82,7 @@ def snapshot(
     transactions: Sequence[L1Transaction] = (),
     attempts_above: Sequence[ProofRequest] = (),
     contract_read: bool = True,
+    checkpointed: Sequence[int] = (),
     **settings: Any,
 ) -> Snapshot:
     """The world at NOW; the settings' unset fields are small enough to read."""
@@ -99,6 +100,7 @@ def snapshot(
         finalized=None if finalized is None else Mark(finalized, NOW),
         required=Mark(contract.latest_block + interval, required_since or NOW),
         attempts_above=attempts_above,
+        checkpointed=checkpointed,
     )
 
 

@@ -183,6 +183,20 @@ def test_a_chain_that_makes_blocks_on_demand_is_not_waited_for() -> None:
     assert plan(*members(80, 100), agg(), contract=old).checkpoint == ((9, 100),)
 
 
+def test_one_that_was_mined_after_the_contract_was_read_is_waited_for() -> None:
+    """A second one would be paid for nothing."""
+    made = plan(*members(80, 90), agg(), checkpointed=(93,), anchors=(89,))
+    assert (made.start, made.checkpoint, codes(made)) == ((), (), [Code.CHECKPOINT_PENDING])
+    assert plan(*members(80, 90), agg(), checkpointed=(89,)).checkpoint == ((9, 95),), "too old to serve"
+    gone = oracle(anchors={93: Anchor(None, HASH)})
+    assert plan(*members(80, 90), agg(), checkpointed=(93,), contract=gone).checkpoint == ((9, 95),), "lost since"
+
+
+def test_the_newest_block_is_not_waited_for_where_the_one_before_serves() -> None:
+    """Where the safe block is the very tip the one before it can be checkpointed at once."""
+    assert plan(*members(80, 90), agg(), contract=oracle(safe=L1Block(100))).checkpoint == ((9, 99),)
+
+
 def test_a_checkpoint_under_way_that_is_too_old_does_not_serve() -> None:
     pending = transaction(Purpose.CHECKPOINT, subject=89)
     assert plan(*members(80, 90), agg(), transactions=[pending]).checkpoint == ((9, 95),)

@@ -162,6 +162,9 @@ STATEMENTS = (
     CREATE UNIQUE INDEX one_live_transaction_per_nonce ON l1_transactions (sender, nonce) WHERE status <> 'DISPLACED'
     """,
     """
+    CREATE INDEX transactions_by_block ON l1_transactions (block_number)
+    """,
+    """
     CREATE INDEX unsettled ON l1_transactions (id) WHERE status IN ('MINED', 'PENDING')
     """,
     """
