@@ -1,7 +1,9 @@
-.PHONY: install demo test lint types clean
+.PHONY: install demo test chaos lint types clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+KILLS ?= 100
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -26,6 +28,9 @@ demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with
 
 test: $(STAMP) ## Run every test on real parts
 	$(BIN)/python -m pytest
+
+chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge what is left; KILLS=, SEED=, LOGS=folder
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(LOGS),--keep-logs $(LOGS))
 
 lint: $(STAMP) ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .

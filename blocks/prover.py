@@ -30,7 +30,6 @@ _REFUSALS = range(300, 501)
 _SHORT_REPLY_BYTES = 2**20
 _HASH_BYTES = 32
 _ID = re.compile(r"[0-9a-f]{64}")
-_HEX = re.compile(r"0x(?:[0-9a-f]{2})*|(?:[0-9a-f]{2}){32,}", re.IGNORECASE)
 """Hex, which base64 would read as other bytes; no base64 of 64 characters and more is hex by chance."""
 # An id that the server does not know is asked again, and paid again: nothing that smells of a network may match.
 _UNKNOWN = re.compile(
@@ -212,14 +211,10 @@ def _enum(kind: type[E_], answer: object, field: str, where: str) -> E_:
 
 
 async def _bytes(value: object, field: str, where: str) -> bytes:
-    """Read bytes: a list of integers 0..255 as the server writes them, base64, or hex."""
-    if isinstance(value, str):
-        if _HEX.fullmatch(value):
-            return bytes.fromhex(value.lower().removeprefix("0x"))
-        try:
-            return b64decode(value, validate=True)
-        except ValueError:
-            raise bad(where, field, value, "base64") from None
+    """Read bytes: a list of integers 0..255, the one form in which the server writes them.
+
+    A text that happens to be base64 of something else would be stored as the proof, and the true one lost.
+    """
     if not isinstance(value, list):
         raise bad(where, field, type(value).__name__, "a list of integers 0..255")
     read = await asyncio.to_thread(_of_list, value) if len(value) > DECODE_ELSEWHERE_BYTES else _of_list(value)

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from blocks.prover import Accepted, MockProven
 from flows.context import CURRENT, Proposer
+from flows.members import compare_members
 from proposer.errors import (
     BadReply,
     EndpointDown,
@@ -83,6 +84,8 @@ async def _ask(proposer: Proposer, request: ProofRequest) -> Accepted | MockProv
             return await proposer.server.request_range(request.range, timeout)
     if request.checkpoint is None:
         raise RequestRefused("the aggregation has no checkpoint", 0)
+    if request.unknown_outcomes:
+        await compare_members(proposer, request)
     subproofs: Sequence[bytes] = await proposer.ledger.proofs(request.members)
     proposer.must_lead()
     async with asyncio.timeout(timeout):

@@ -98,6 +98,13 @@ class Writer(JournalWriter):
         await self._connection.execute(store)
         return True
 
+    async def replace_proof(self, request_id: int, proof: bytes) -> None:
+        """Store what the server delivers in place of a stored proof that was not its own."""
+        digest = {"proof_digest": sha256(proof).digest(), "proof_length": len(proof)}
+        await self._connection.execute(update(proof_requests).where(_r.id == request_id).values(digest))
+        await self._connection.execute(update(proofs).where(proofs.c.request_id == request_id).values(proof=proof))
+        await self.note(request_id, f"the stored proof was not the server's: replaced by its {len(proof)} bytes")
+
     async def fail(
         self, request: ProofRequest, failure: Failure, text: str, successors: Iterable[NewRequest], *, poll: bool
     ) -> list[int]:

@@ -23,6 +23,10 @@ class RequestRow:
     looked_at: bool = False
     # How many requests for these blocks before this one were cut off before their answer.
     unknown_outcomes: int = 0
+    # The request that this one carries on.
+    parent: str | None = None
+    # SHA-256 of the stored proof, as hex.
+    digest: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -100,11 +104,12 @@ async def read_ledger(url: str) -> Ledger:
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)  # one moment for all tables
         cursor = await connection.execute(
             "SELECT id, kind, start_block, end_block, status, prover_request_id, failure, next_poll_at IS NOT NULL,"
-            " unknown_outcomes FROM proof_requests ORDER BY id"
+            " unknown_outcomes, parent_id::text,"
+            " encode(proof_digest, 'hex') FROM proof_requests ORDER BY id"
         )
         requests = [
-            RequestRow(str(i), str(kind).upper(), start, end, str(status).upper(), _hex(proof), failure, looked, again)
-            for i, kind, start, end, status, proof, failure, looked, again in await cursor.fetchall()
+            RequestRow(str(i), str(kind).upper(), start, end, str(status).upper(), _hex(proof), *rest)
+            for i, kind, start, end, status, proof, *rest in await cursor.fetchall()
         ]
         cursor = await connection.execute(
             "SELECT request_id, from_status, to_status, failure, why FROM request_events ORDER BY id"

@@ -57,7 +57,7 @@ def check_asked_again(paid: list[Event], lost: set[str], ledger: Ledger) -> list
     """Check that blocks whose outcome is unknown were asked for again once, and after that by a person only."""
     violations: list[str] = []
     for row in ledger.requests:
-        if row.unknown_outcomes <= _UNKNOWN_ONCE:
+        if row.unknown_outcomes <= _UNKNOWN_ONCE or not _because_unknown(row, ledger):
             continue
         history = ledger.history(row.id)
         sent = next((i for i, event in enumerate(history) if event.to == "WITNESSGEN"), None)
@@ -89,7 +89,11 @@ def check_losses(events: list[Event], ledger: Ledger, head: int) -> list[str]:
 
     ``head`` is the contract's newest L2 block: nobody needs a proof below it.
     """
-    fulfilled = {e["proof_id"] for e in events if e["event"] == "fulfilled" and e["fault"] != "empty_proof"}
+    fulfilled = {
+        event["proof_id"]: event.get("digest")
+        for event in events
+        if event["event"] == "fulfilled" and event["fault"] != "empty_proof"
+    }
     named = {i for event in ledger.events if event.to == "PROVING" for i in _PROOF_ID.findall(event.why)}
     rows: dict[str, list[RequestRow]] = defaultdict(list)
     for row in ledger.requests:
@@ -97,7 +101,7 @@ def check_losses(events: list[Event], ledger: Ledger, head: int) -> list[str]:
             rows[row.prover_request_id].append(row)
     proven = sorted((row.start, row.end) for row in ledger.requests if row.kind == "RANGE" and row.is_proven)
     violations: list[str] = []
-    for proof_id in sorted(fulfilled & (named | set(rows))):
+    for proof_id in sorted(set(fulfilled) & (named | set(rows))):
         if not rows[proof_id]:
             violations.append(f"proof {proof_id[:8]} was written down and is in no row any more")
         elif not any(_is_used(row) or _says_why_not(row, ledger, head, proven) for row in rows[proof_id]):
@@ -106,6 +110,8 @@ def check_losses(events: list[Event], ledger: Ledger, head: int) -> list[str]:
                 f"proof {proof_id[:8]} of {row.kind.lower()} {row.start}-{row.end} was fulfilled and is lost: "
                 f"request {row.id} is {row.status} {row.failure or ''}".rstrip()
             )
+        elif wrong := [row for row in rows[proof_id] if row.is_proven and row.digest != fulfilled[proof_id]]:
+            violations.append(f"proof {proof_id[:8]} is not the one that request {wrong[0].id} has stored")
     return violations
 
 
@@ -132,6 +138,12 @@ def _same_work(earlier: Event, later: Event) -> bool:
     if earlier["kind"] == "range":
         return bool(earlier["start"] < later["end"] and later["start"] < earlier["end"])
     return all(earlier.get(key) == later.get(key) for key in ("start", "end", "head"))
+
+
+def _because_unknown(row: RequestRow, ledger: Ledger) -> bool:
+    """Say whether a request is there because the one before it got no answer; one that was refused said so."""
+    ended = [event.failure for event in ledger.history(row.parent or "") if event.to == "FAILED"]
+    return not ended or ended[-1] in _NO_ANSWER | {"LostByServer"}
 
 
 def _by_hand(event: EventRow) -> bool:

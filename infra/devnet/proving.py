@@ -1,6 +1,7 @@
 """The prover network behind the server stand-in: proofs that were paid for, and what becomes of them."""
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import Callable
@@ -130,12 +131,11 @@ class Network:
             proof.proof = proof.make()
         proof.done = True
         fault = "empty_proof" if proof.empty else None
-        self._note(proof.outcome, proof, fault)
+        self._note(proof.outcome, proof, fault, digest=hashlib.sha256(proof.proof).hexdigest())
 
-    def _note(self, event: str, proof: PaidProof, fault: str | None = None) -> None:
-        self.log.add(
-            event, proof.kind, proof.start, proof.end, post=proof.post, proof_id=proof.proof_id, paid=True, fault=fault
-        )
+    def _note(self, event: str, proof: PaidProof, fault: str | None = None, **more: str) -> None:
+        about = {"post": proof.post, "proof_id": proof.proof_id, "paid": True, "fault": fault}
+        self.log.add(event, proof.kind, proof.start, proof.end, **about, **more)
 
     def forget_once(self, proof: PaidProof) -> bool:
         """Say whether this look at a proof is answered with "unknown id"; logged."""

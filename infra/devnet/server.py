@@ -5,12 +5,13 @@ transports to itself. Here every transport is known by its peer address, which i
 """
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -131,4 +132,5 @@ class HttpServer:
 
     async def _with_transports(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("extensions", {})[_KEY] = self._transports
-        await self._app(scope, receive, send)
+        with contextlib.suppress(ClientDisconnect):  # killed in the middle of its request
+            await self._app(scope, receive, send)

@@ -33,7 +33,7 @@ BLOCKS = 50
 ADDRESS = "0x" + "11" * 20
 HEADER = {"number": "0x64", "hash": "0x" + "33" * 32, "timestamp": "0x3e8"}
 STATUSES: tuple[dict[str, Any], ...] = (
-    {"fulfillment_status": 3, "execution_status": 2, "proof": [1, 0, 255] * 20},
+    {"fulfillment_status": 3, "execution_status": 2, "proof": [1, 0, 255] * 40},
     {"fulfillment_status": 2, "execution_status": 2, "proof": []},
     {"fulfillment_status": 4, "execution_status": 2, "proof": []},
     {"fulfillment_status": 4, "execution_status": 3, "proof": []},
@@ -168,7 +168,7 @@ def end_of(said: object) -> tuple[Status, Failure | None]:
     """What a look must lead to, from the documented words alone."""
     match said:
         case ProofStatus(Fulfillment.FULFILLED, _, proof) if proof:
-            return Status.COMPLETE, None
+            return (Status.COMPLETE if len(proof) >= proving.LEAST_RANGE_PROOF_BYTES else Status.PROVING), None
         case ProofStatus(Fulfillment.FULFILLED, _, _):
             return Status.FAILED, Failure.BAD_PROOF
         case ProofStatus(Fulfillment.UNFULFILLABLE, Execution.UNEXECUTABLE, _):

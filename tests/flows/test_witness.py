@@ -1,11 +1,12 @@
 """What becomes of one request to the server: each way it can end, as rows of the ledger."""
 
 import pytest
+from sqlalchemy import text
 
 from infra.devnet import Devnet, Fault, FaultPlan
-from proposer.requests import Failure, Status
+from proposer.requests import Failure, Kind, Status
 from tests.devnets import StartDevnet
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
 
 
 async def _one_range(start_devnet: StartDevnet, *rules: Fault) -> Devnet:
@@ -101,3 +102,27 @@ async def test_the_last_attempt_is_parked(start_devnet: StartDevnet, make_propos
     await cycle(proposer)
     assert len([e for e in devnet.prover.log.of("post") if e["start"] == 1000]) == 2
     assert asked == 3
+
+
+async def test_a_damaged_member_is_fetched_anew_before_its_aggregation_is_asked_again(
+    devnet: Devnet, make_proposer: MakeProposer
+) -> None:
+    """The server cannot read it and drops the connection: an unknown outcome, and the next request is answered."""
+    proposer = await make_proposer(devnet, witness_gen_timeout=0.5)
+
+    async def proven() -> bool:
+        return len(await with_status(proposer, Status.COMPLETE)) == 2
+
+    await until(proposer, proven)
+    async with proposer.ledger.connect() as connection:
+        await connection.execute(text("UPDATE proofs SET proof = '\\x010203' WHERE request_id = 2"))
+        await connection.execute(text("UPDATE proof_requests SET proof_digest = sha256('\\x010203') WHERE id = 2"))
+        await connection.commit()
+
+    async def settled() -> bool:
+        return await devnet.latest_block_number() == 1100
+
+    await until(proposer, settled, seconds=30)
+    aggregations = [r for r in await every_request(proposer) if r.kind is Kind.AGG]
+    assert [r.failure for r in aggregations] == [Failure.OUTCOME_UNKNOWN, None]
+    assert "not the server's" in " ".join(event.why for event in await proposer.ledger.events(2))

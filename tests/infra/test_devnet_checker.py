@@ -240,9 +240,14 @@ def test_a_second_unknown_outcome_leaves_the_third_request_to_a_person(
     history: list[EventRow], violations: int
 ) -> None:
     """The ledger's own count of unknown outcomes stands on the row; its history says who sent it."""
+    third = [row(3, 1000, 1100, "PARKED", unknown_outcomes=2, parent="2")]
+    for failure, counted in (("OutcomeUnknown", violations), ("LostByServer", violations), ("WitnessFailed", 0)):
+        report = Report()
+        check_payments([], [], Ledger(third, [moved(2, "WITNESSGEN", "FAILED", failure=failure), *history]), report)
+        assert len(report.violations) == counted, "a refusal is an answer, and what follows it is no third request"
     report = Report()
-    check_payments([], [], Ledger([row(3, 1000, 1100, "PARKED", unknown_outcomes=2)], history), report)
-    assert len(report.violations) == violations
+    check_payments([], [], Ledger(third, history), report)
+    assert len(report.violations) == violations, "planned anew, with the count carried over"
 
 
 @pytest.mark.parametrize(("payments", "by_hand", "violations"), [(2, 0, 0), (3, 0, 1), (3, 1, 0), (4, 1, 1)])
@@ -323,6 +328,15 @@ def test_an_id_that_only_the_history_knows_is_lost() -> None:
     assert check_losses(events, kept, 1000) == []
 
 
+def test_the_stored_proof_is_the_one_that_was_delivered() -> None:
+    """What an odd answer put in its place makes a paid proof a lost one."""
+    delivered = [event("fulfilled", 1000, 1100, "aa", 2, digest="d1")]
+    ended = [moved(1, "PROVING", "COMPLETE")]
+    for digest, lost in (("d1", 0), ("d2", 1)):
+        ledger = Ledger([row(1, 1000, 1100, "COMPLETE", "aa", digest=digest)], ended)
+        assert len(check_losses(delivered, ledger, 900)) == lost
+
+
 def test_an_empty_proof_is_none() -> None:
     """The server may say fulfilled and deliver nothing: there was nothing to lose."""
     empty = [*PAID, event("fulfilled", 1000, 1100, "aa", 2, fault="empty_proof")]
@@ -351,11 +365,12 @@ def test_gaps_and_steps_back_between_outputs_are_seen() -> None:
 
 TABLES = """
 CREATE TABLE proof_requests (id int, kind text, start_block bigint, end_block bigint, status text, failure text,
-    prover_request_id text, next_poll_at timestamptz, unknown_outcomes int);
+    prover_request_id text, next_poll_at timestamptz, unknown_outcomes int, parent_id int,
+    proof_digest bytea);
 CREATE TABLE request_events (id int, request_id int, from_status text, to_status text, failure text, why text);
 CREATE TABLE l1_transactions (id int, nonce bigint, status text);
 CREATE TABLE l1_signed (transaction_id int, hash bytea);
-INSERT INTO proof_requests VALUES (1, 'RANGE', 1000, 1150, 'PROVING', NULL, '0xAA', now(), 1);
+INSERT INTO proof_requests VALUES (1, 'RANGE', 1000, 1150, 'PROVING', NULL, '0xAA', now(), 1, 7, '\\xEE');
 INSERT INTO request_events VALUES (2, 1, 'UNREQ', 'PROVING', NULL, 'because'), (1, 1, NULL, 'UNREQ', NULL, 'because');
 INSERT INTO l1_transactions VALUES (1, 0, 'CONFIRMED');
 INSERT INTO l1_signed VALUES (1, decode(repeat('cc', 32), 'hex')), (1, decode(repeat('dd', 32), 'hex'));
@@ -373,7 +388,9 @@ async def test_the_ledger_is_read_over_postgresql(devnet: Devnet, tmp_path: Path
             await connection.execute(TABLES)
         ledger = await read_ledger(url.replace("postgresql://", "postgresql+psycopg://"))
         assert (ledger.proof_ids, ledger.hashes) == ({"aa"}, {"cc" * 32, "dd" * 32})
-        assert ledger.requests == [row(1, 1000, 1150, "PROVING", "aa", looked_at=True, unknown_outcomes=1)]
+        assert ledger.requests == [
+            row(1, 1000, 1150, "PROVING", "aa", looked_at=True, unknown_outcomes=1, parent="7", digest="ee")
+        ]
         assert ledger.history("1") == [moved(1, None, "UNREQ"), moved(1, "UNREQ", "PROVING")]
         await devnet.competing_proposal(1150, mine=True)
         paid = [event("paid", 1000, 1150, "aa", 1), event("fulfilled", 1000, 1150, "aa", 2)]
