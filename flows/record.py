@@ -53,10 +53,10 @@ class Record:
         self.ended_at = time.time()
         self.error = broken or "; ".join(f"{name}: {text}" for name, text in report.failed.items())
         self.reasons = tuple(report.reasons)
-        self.stage_failures.update(report.failed)
+        self.stage_failures.update(list(report.failed))
         self.stage_succeeded_at |= {name: self.ended_at for name in report.stages if name not in report.failed}
         if report.outside is not None:
-            self.unread.update(report.outside.errors)
+            self.unread.update(list(report.outside.errors))
             self.server_answers = "server" not in report.outside.errors
         if self.error:
             self.failed += 1

@@ -209,9 +209,7 @@ _RUST = (
     Metric("range_proof_request_error_count", "gauge", "As witnessgen_error_count, ranges only."),
     Metric("agg_proof_request_error_count", "gauge", "As witnessgen_error_count, aggregations only."),
     Metric("agg_proof_validation_error_count", "gauge", "Attempts that ended RefusedInSimulation or NotAggregatable."),
-    Metric(
-        "relay_agg_proof_error_count", "gauge", "Reverted proposals, and attempts that ended RefusedByContract."
-    ),
+    Metric("relay_agg_proof_error_count", "gauge", "Reverted proposals, and attempts that ended RefusedByContract."),
     Metric("network_call_timeout_count", "gauge", "As read_failures_total, all endpoints."),
 )
 

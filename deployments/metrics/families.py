@@ -36,7 +36,12 @@ ProcessCollector(registry=_PROCESS)
 
 def text_of(seen: Seen) -> bytes:
     """Write the exposition in the text format that every Prometheus reads."""
-    return generate_latest(_Collected(list(families(seen)))) + generate_latest(_PROCESS)
+    return generate_latest(_Collected(list(families(seen)))) + process_text()
+
+
+def process_text() -> bytes:
+    """Write the standard metrics of this process: memory, CPU, files."""
+    return generate_latest(_PROCESS)
 
 
 class _Collected(Collector):

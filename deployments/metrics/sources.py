@@ -130,7 +130,7 @@ class Sources:
 
     async def _prefect_answers(self) -> bool:
         if self._prefect is None:
-            self._prefect = httpx.AsyncClient(timeout=PREFECT_SECONDS)
+            self._prefect = httpx.AsyncClient(timeout=PREFECT_SECONDS, trust_env=False)
         try:
             answer = await self._prefect.get(self._prefect_url)
         except httpx.HTTPError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
+from deployments.metrics.catalogue import CATALOGUE
 from proposer.l1_transactions import TxStatus
 from proposer.reasons import SEVERITY, Code
 from proposer.requests import TRANSITIONS, Failure, Status
@@ -121,6 +122,13 @@ def test_every_reason_that_is_given_is_explained_with_its_severity() -> None:
     assert {code.value: SEVERITY[code].value for code in given} == {
         name: cell for name, cell in explained.items() if cell in set(SEVERITY.values())
     }
+
+
+def test_every_metric_is_documented_as_it_is_exported() -> None:
+    """With its type, its labels and its meaning, and no other one is."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\| (.*) \|$", _read("docs/metrics.md"), re.MULTILINE)
+    documented = [(name, kind, tuple(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in rows]
+    assert documented == [(m.name, m.type, m.labels, m.help) for m in CATALOGUE.values()]
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:
