@@ -1,5 +1,6 @@
 """The ledger in figures, for metrics: one snapshot, in queries that cost the same with a million settled rows."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,10 +62,11 @@ class FiguresReader:
     def __init__(self, ledger: Database) -> None:
         self._ledger = ledger
         self._totals = TotalsReader()
+        self._lock = asyncio.Lock()
 
     async def read(self) -> Figures:
         """Read everything in one transaction. Raises `EndpointDown`."""
-        async with self._ledger.connect() as connection:
+        async with self._lock, self._ledger.connect() as connection:
             await connection.execution_options(isolation_level="REPEATABLE READ")
             async with connection.begin():
                 return Figures(

@@ -9,8 +9,8 @@ Sums = Counter[tuple[str, ...]]
 AddUp = Callable[[AsyncConnection, int, int], Awaitable[Sums]]
 """Add up the rows above one id, up to and including another."""
 
-CHUNK = 50_000
-"""Ids added up in one statement."""
+CHUNK = 10_000
+"""Ids added up in one statement: few enough for a slow database to answer within a scrape's deadline."""
 
 
 class Running:

@@ -54,17 +54,20 @@ async def serving(listen: Listen, sources: Sources) -> AsyncIterator[None]:
 
     # uvicorn's own Server takes over signals and ends the process where the port is taken
     server = await asyncio.get_running_loop().create_server(protocol, sock=_bound(listen))
+    catching_up = asyncio.create_task(sources.catch_up())
     log.info("metrics and health: http://%s:%s/metrics, /healthz, /readyz", _shown(listen.address), listen.port)
     try:
         yield
     finally:
         server.close()
+        catching_up.cancel()
         for connection in list(state.connections):
             connection.shutdown()
         if state.tasks:
             await asyncio.wait(state.tasks, timeout=CLOSE_SECONDS)
         for task in state.tasks:
             task.cancel()
+        await asyncio.gather(catching_up, return_exceptions=True)
         await sources.aclose()
 
 

@@ -22,6 +22,8 @@ from proposer.units import Wei
 READ_SECONDS = 4.0
 """How long one part may take: a scrape is answered within 5 s whatever hangs."""
 PREFECT_SECONDS = 2.0
+PAUSE_SECONDS = 0.2
+"""Between two readings that add up a long history; the ledger has other work, too."""
 _SERVER_ERROR = 500
 
 T = TypeVar("T")
@@ -73,6 +75,14 @@ class Sources:
         """Close the connection to Prefect's server."""
         if self._prefect is not None:
             await self._prefect.aclose()
+
+    async def catch_up(self) -> None:
+        """Add up a long history before it is asked for: a counter that begins with NaN has no rate for as long."""
+        while True:
+            figures = await self._try("ledger", self._figures.read())
+            if figures is not None and figures.totals is not None:
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def look(self) -> Seen:
         """Read everything at once. Nothing is raised for what is away."""

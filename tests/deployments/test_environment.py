@@ -295,6 +295,7 @@ NAMES = sorted(
     {field.alias or "" for field in ProposerSettings.model_fields.values()}
     | {*REQUIRED, "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", "PREFECT_API_URL", "PREFECT_SERVER_API_PORT", "DGF_ADDRESS"}
     | {"PROPOSER_HOME", "PRIVATE_KEY_FILE", "L1_RPC_FILE", "DATABASE_URL_FILE", "PREFECT_API_AUTH_STRING"}
+    | {"METRICS_PORT", "METRICS_ADDR", "METRICS_ENABLED", "READY_TIMEOUT"}
 )
 JUNK = st.one_of(
     st.text(max_size=60),

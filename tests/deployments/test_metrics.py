@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,23 +12,27 @@ import httpx
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
 
-from blocks.ledger import Ledger, LedgerIdentity
+from blocks.ledger import Ledger, LedgerIdentity, running
 from deployments.claim import Claim
 from deployments.environment import Listen
 from deployments.metrics import Sources, health, server, serving
 from deployments.metrics.catalogue import CATALOGUE, GO, OURS, RUST
+from deployments.metrics.families import VERSION
 from flows.context import Proposer
 from flows.cycle import call, run_stages
 from flows.stages import observe, proving
 from infra.devnet import Devnet, Fault, FaultPlan
 from infra.devnet.loopback import free_port
 from proposer.errors import InvalidSettings
+from proposer.intents import Plan
 from proposer.orders import OrderKind
+from proposer.ranges import BlockRange
 from proposer.reasons import Code
-from proposer.requests import Status
+from proposer.requests import Commitments, Kind, NewRequest, Status
 from proposer.settings import ProposerSettings
-from tests.deployments.helpers import blocks_of, eventually, execute
+from tests.deployments.helpers import ROOT, blocks_of, eventually, execute
 from tests.devnets import StartDevnet
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -358,6 +363,39 @@ async def test_a_port_that_is_taken_is_said_with_the_remedy(serve: Serve, start_
     with pytest.raises(InvalidSettings, match=r"METRICS_PORT: cannot listen .* set it to a free port"):
         async with serving(taken, sources):
             pass
+
+
+async def test_a_long_history_is_added_up_before_the_first_scrape(
+    serve: Serve, start_devnet: StartDevnet, ledger: Ledger, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the process's own work; one reading at a time adds to the sums, so nothing is counted twice."""
+    devnet = await start_devnet()
+    planned = [
+        NewRequest(
+            kind=Kind.RANGE,
+            range=BlockRange(start, start + 1),
+            attempt=2,
+            status=Status.PARKED,
+            commitments=Commitments(b"r", b"a", b"c"),
+        )
+        for start in range(40)
+    ]
+    async with ledger.write(epoch) as writer:
+        await writer.apply(Plan(inserts=tuple(planned)))
+    async with ledger.connect() as connection, connection.begin():
+        await connection.execute(text("UPDATE request_events SET at = at - interval '1 hour'"))
+        await connection.execute(text("UPDATE proof_requests SET status = 'CANCELLED'"))
+    monkeypatch.setattr(running, "CHUNK", 1)
+    served = await serve(devnet, leads=False)
+    scrapes = await asyncio.gather(*(served.scrape() for _ in range(5)))
+    counted = [_value(scrape, "attempts_repeated_total", kind="RANGE") for scrape in scrapes]
+    assert all(number == 40 or math.isnan(number) for number in counted)
+    assert _value(await served.scrape(), "attempts_repeated_total", kind="RANGE") == 40
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == VERSION
 
 
 async def test_nothing_else_is_answered(serve: Serve, start_devnet: StartDevnet) -> None:
