@@ -22,6 +22,7 @@ class Record:
     unread: Counter[str] = field(default_factory=Counter[str])
     """How often a cycle could not read an endpoint: `l1`, `node`, `server`."""
     ended_at: float | None = None
+    """When the last one that did not break off ended; what is said of it below is as old."""
     succeeded_at: float | None = None
     seconds: float | None = None
     """How long the last one took."""
@@ -35,9 +36,10 @@ class Record:
     @asynccontextmanager
     async def of(self, report: CycleReport, dry_run: bool) -> AsyncIterator[None]:
         """Record a cycle that fills in this report, also one that breaks off."""
-        started, broken = time.monotonic(), ""
+        started, broken = time.monotonic(), "it was cancelled, or broke off with a defect"
         try:
             yield
+            broken = ""
         except NotLeader:
             dry_run = True  # the other process's cycles count
             raise
@@ -50,16 +52,17 @@ class Record:
                 self._add(report, broken)
 
     def _add(self, report: CycleReport, broken: str) -> None:
-        self.ended_at = time.time()
+        now = time.time()
         self.error = broken or "; ".join(f"{name}: {text}" for name, text in report.failed.items())
-        self.reasons = tuple(report.reasons)
         self.stage_failures.update(list(report.failed))
-        self.stage_succeeded_at |= {name: self.ended_at for name in report.stages if name not in report.failed}
+        self.stage_succeeded_at |= {name: now for name in report.stages if name not in report.failed}
         if report.outside is not None:
             self.unread.update(list(report.outside.errors))
-            self.server_answers = "server" not in report.outside.errors
+        if not broken:
+            self.ended_at, self.reasons = now, tuple(report.reasons)
+            self.server_answers = report.outside is not None and "server" not in report.outside.errors
         if self.error:
             self.failed += 1
         else:
             self.succeeded += 1
-            self.succeeded_at = self.ended_at
+            self.succeeded_at = now

@@ -1,5 +1,6 @@
 """What is remembered of this process's cycles."""
 
+import asyncio
 import time
 
 import pytest
@@ -39,7 +40,15 @@ async def test_a_cycle_that_breaks_off_failed() -> None:
     with pytest.raises(EndpointDown):
         async with record.of(CycleReport(), dry_run=False):
             raise EndpointDown("the ledger is away")
-    assert (record.failed, record.error) == (1, "the ledger is away")
+    assert (record.failed, record.error, record.ended_at) == (1, "the ledger is away", None)
+
+
+async def test_a_cycle_that_is_cancelled_is_no_success() -> None:
+    record = Record()
+    with pytest.raises(asyncio.CancelledError):
+        async with record.of(CycleReport(), dry_run=False):
+            raise asyncio.CancelledError
+    assert (record.succeeded, record.failed, record.succeeded_at) == (0, 1, None)
 
 
 async def test_a_dry_run_and_the_cycle_of_one_who_no_longer_leads_are_none() -> None:
