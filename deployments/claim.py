@@ -23,6 +23,9 @@ class Claim:
         self._valid_until = 0.0
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
         self.epoch = 0
+        self.answered_at = time.monotonic()
+        """When the database last said who leads."""
+        self.leading_since = 0.0
 
     def holds(self) -> bool:
         """Whether the claim holds now."""
@@ -34,15 +37,17 @@ class Claim:
         while True:
             started = time.monotonic()
             try:
-                async with self._ledger.connect() as connection:
+                async with asyncio.timeout(leadership.TTL_SECONDS), self._ledger.connect() as connection:
                     epoch = await leadership.take(connection, self.owner)
                     holder = await leadership.holder(connection) if epoch is None else None
-            except EndpointDown as error:
+            except (EndpointDown, TimeoutError) as error:
                 log.warning("cannot ask for the leadership: %s", error)
                 await asyncio.sleep(1)
                 continue
+            self.answered_at = time.monotonic()
             if epoch is not None:
                 self.epoch = epoch
+                self.leading_since = started
                 self._valid_until = started + leadership.TTL_SECONDS
                 log.info("leading with epoch %s", epoch)
                 return
@@ -67,6 +72,7 @@ class Claim:
             if not renewed:
                 self._valid_until = 0.0
                 raise NotLeader("another process took the leadership over")
+            self.answered_at = time.monotonic()
             self._valid_until = started + leadership.TTL_SECONDS
 
     async def release(self) -> None:

@@ -1,9 +1,11 @@
 """The environment, read once and validated as a whole: every problem is named at once, each with its remedy."""
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from blocks.http import Endpoint, endpoints
 from proposer.errors import InvalidSettings
-from proposer.settings import ProposerSettings
+from proposer.settings import ProposerSettings, parse_seconds
 
 IGNORED = {
     "L1_BEACON_RPC": "only the prover server needs it",
@@ -28,8 +30,18 @@ IGNORED = {
 
 _PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
 _SECRETS = ("L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", *_PREFECT_CREDENTIALS)
+_TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where metrics and health are served, and after how many seconds without a successful cycle it is not ready."""
+
+    address: str
+    port: int
+    ready_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +65,8 @@ class Environment:
     prefect_credentials: Mapping[str, SecretStr]
     """PREFECT_API_AUTH_STRING or PREFECT_API_KEY, where set."""
     prefect_port: int
+    metrics: Listen | None
+    """Where metrics and health are served; None: nowhere."""
     ignored: Mapping[str, str]
 
 
@@ -87,6 +101,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     key = _key(names, problems)
     prefect_is_local = _prefect(names, problems)
     port = _port(names, problems)
+    metrics = _metrics(names, settings, problems)
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
@@ -116,6 +131,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         prefect_is_local=prefect_is_local,
         prefect_credentials={name: SecretStr(names[name]) for name in _PREFECT_CREDENTIALS if name in names},
         prefect_port=port,
+        metrics=metrics,
         ignored={name: why for name, why in IGNORED.items() if names.get(name)},
     )
 
@@ -230,10 +246,43 @@ def _key(names: Mapping[str, str], problems: list[str]) -> str:
 def _port(names: Mapping[str, str], problems: list[str]) -> int:
     named = names.get("PREFECT_API_URL", "").removesuffix("/").removesuffix("/api").rpartition(":")[2]
     value = names.get("PREFECT_SERVER_API_PORT") or (named if named.isdecimal() else "4200")
+    return _number_of_port("PREFECT_SERVER_API_PORT", value, problems)
+
+
+def _number_of_port(name: str, value: str, problems: list[str]) -> int:
     if value.isdecimal() and len(value) <= 5 and 0 < int(value) < 65536:
         return int(value)
-    problems.append(f"PREFECT_SERVER_API_PORT: {value!r} is not a port; set it to a number from 1 to 65535")
+    problems.append(f"{name}: {value!r} is not a port; set it to a number from 1 to 65535")
     return 0
+
+
+def _metrics(names: Mapping[str, str], settings: ProposerSettings | None, problems: list[str]) -> Listen | None:
+    """Read where metrics are served: as in op-succinct, 7300 where only METRICS_ENABLED is set."""
+    enabled = names.get("METRICS_ENABLED", "").lower()
+    if enabled not in {"", *_TRUE, *_FALSE}:
+        problems.append(f"METRICS_ENABLED: {enabled!r} is neither true nor false; set it to one of them")
+    port = _number_of_port("METRICS_PORT", names.get("METRICS_PORT", "7300"), problems)
+    address = names.get("METRICS_ADDR", "127.0.0.1")
+    try:
+        ip_address(address)
+    except ValueError:
+        problems.append(f"METRICS_ADDR: {address!r} is not an IP address; set it to the one to listen on")
+    least = 3 * settings.poll_interval if settings else 0.0
+    ready = names.get("READY_TIMEOUT", str(max(600.0, least)))
+    try:
+        seconds = float(str(parse_seconds(ready)))
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0 or math.isinf(seconds):
+        problems.append(f"READY_TIMEOUT: {ready!r} is no time; set it to seconds, or a duration such as 10m")
+    elif settings is not None and seconds < 2 * settings.poll_interval:
+        problems.append(
+            f"READY_TIMEOUT ({seconds:g} s) is below two of POLL_INTERVAL ({settings.poll_interval:g} s), within which "
+            "no cycle may have to run: raise the first or lower the second"
+        )
+    if enabled in _FALSE or ("METRICS_PORT" not in names and enabled not in _TRUE):
+        return None
+    return Listen(address, port, seconds)
 
 
 def _prefect(names: Mapping[str, str], problems: list[str]) -> bool:

@@ -220,6 +220,8 @@ class Process:
             while not mirroring.done():
                 if not self._proposer.draining:
                     try:
+                        if not self._prefect_answers:
+                            await runner.attach()  # runs that the outage has cut off are closed
                         await runner.poll()
                         self._prefect_answers = True
                     except PREFECT_AWAY as error:

@@ -14,7 +14,8 @@ from blocks.signer import LocalSigner
 from deployments.apply import apply
 from deployments.claim import Claim
 from deployments.embedded_postgres import EmbeddedPostgres
-from deployments.environment import Environment
+from deployments.environment import Environment, client_environment
+from deployments.metrics import Sources, serving
 from deployments.prefect_server import PrefectServer, answers
 from deployments.preflight import Preflight
 from deployments.process import Process
@@ -76,6 +77,10 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
             epoch=claim.epoch,
             still_leads=claim.holds,
         )
+        if environment.metrics is not None:
+            prefect_api_url = client_environment(environment)["PREFECT_API_URL"]
+            sources = Sources(proposer, claim, identity, prefect_api_url)
+            await stack.enter_async_context(serving(environment.metrics, sources))
         # requests that wait for the server's answer outlive a leadership that is lost and won again
         stack.callback(lambda: [task.cancel() for task in (*proposer.witnesses.values(), *proposer.rounds)])
         while not stop.is_set():

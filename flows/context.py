@@ -13,6 +13,7 @@ from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
 from blocks.signer import Signer
+from flows.record import Record
 from proposer.errors import FixConfiguration, NotLeader
 from proposer.permission import Permission
 from proposer.settings import ProposerSettings
@@ -55,6 +56,8 @@ class Proposer:
     """The server's answer to `validate_config` in the last cycle."""
     draining: bool = False
     """Nothing new is claimed any more."""
+    record: Record = field(default_factory=Record)
+    """What became of this process's cycles."""
 
     def write(self) -> AbstractAsyncContextManager[Writer]:
         """Write to the ledger as the leader."""

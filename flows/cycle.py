@@ -62,7 +62,7 @@ async def run_stages(
 ) -> CycleReport:
     """Observe, then run every stage, whatever becomes of the others. Cycles of one process run one after another."""
     report = CycleReport()
-    async with proposer.cycle_lock:
+    async with proposer.cycle_lock, proposer.record.of(report, dry_run):
         proposer.last_cycle_at = time.monotonic()
         outside = report.outside = await observe.observe(proposer, read)
         proposer.last_server = outside.server

@@ -65,7 +65,16 @@ class Database:
             max_overflow=15,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={"connect_timeout": 5, "options": options, "prepare_threshold": None},
+            connect_args={
+                "connect_timeout": 5,
+                "options": options,
+                "prepare_threshold": None,
+                # a peer that has vanished without a word is noticed after ten seconds
+                "keepalives_idle": 4,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
+            },
             hide_parameters=True,
         )
 

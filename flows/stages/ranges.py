@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from flows.context import Cycle
 from flows.report import StageReport
+from flows.transactions import tend
 from proposer.intents import Move
+from proposer.l1_transactions import TxStatus
 from proposer.plan_ranges import plan_ranges
 from proposer.requests import Kind, Status
 
@@ -14,6 +16,9 @@ async def plan(cycle: Cycle) -> StageReport:
     snapshot = await cycle.snapshot()
     decided = plan_ranges(snapshot, cycle.permission.may_request)
     aggregations = {r.id for r in snapshot.of_kind(Kind.AGG)}
+    unrecorded = {t.request for t in snapshot.transactions if t.status is TxStatus.PENDING}
+    if not cycle.dry_run and any(m.to is Status.RELAYED and m.request in unrecorded for m in decided.moves):
+        await tend(cycle.proposer)  # what has moved the head is ours, and its receipt was not looked at yet
     moves = [await _with_hash(cycle, move) if move.request in aggregations else move for move in decided.moves]
     decided = replace(decided, moves=tuple(moves))
     report = StageReport(reasons=decided.reasons)

@@ -15,7 +15,8 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from infra.devnet import Devnet
+from infra.devnet import Devnet, Report, check
+from infra.devnet.traps import Traps
 
 ROOT = Path(__file__).parents[2]
 Row = dict[str, Any]
@@ -134,6 +135,36 @@ class Up:
         await eventually(f"{text!r} in the output", look, seconds=seconds, alive=self)
 
 
+class Hold:
+    """An exchange with a stand-in that is stopped on its way, at a place of the devnet's traps, until it is let go."""
+
+    def __init__(self, traps: Traps, place: str, **wanted: Any) -> None:
+        self.facts: Mapping[str, Any] = {}
+        self._place = place
+        self._wanted = wanted
+        self._reached, self._gone_on = asyncio.Event(), asyncio.Event()
+        traps.arm(place, self._stand)
+
+    async def reached(self, seconds: float = 30) -> None:
+        """Wait until the exchange stands there."""
+        try:
+            await asyncio.wait_for(self._reached.wait(), seconds)
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds} s: {self._place} {self._wanted}") from None
+
+    def let_go(self) -> None:
+        """Let the exchange go on."""
+        self._gone_on.set()
+
+    async def _stand(self, facts: Mapping[str, Any]) -> bool:
+        if any(facts.get(name) != value for name, value in self._wanted.items()):
+            return False
+        self.facts = facts
+        self._reached.set()
+        await self._gone_on.wait()
+        return True
+
+
 class Ledger:
     """The ledger's rows, read beside the proposer."""
 
@@ -163,6 +194,12 @@ class Ledger:
         rows = self.query("SELECT to_status FROM request_events WHERE request_id = %s ORDER BY id", request)
         words = [row["to_status"] for row in rows]
         return [word for i, word in enumerate(words) if i == 0 or words[i - 1] != word]
+
+    def last_event(self) -> int:
+        """Return the newest event's id."""
+        (row,) = self.query("SELECT coalesce(max(id), 0) AS last FROM request_events")
+        last: int = row["last"]
+        return last
 
 
 def shown_as(row: Row) -> str:
@@ -304,3 +341,33 @@ async def settled(devnet: Devnet, block: int, up: Up | None = None, seconds: flo
         return await devnet.latest_block_number() >= block
 
     await eventually(f"block {block} settled", look, seconds=seconds, alive=up)
+
+
+def measured(sentence: str) -> None:
+    """Leave a measurement in the test's output."""
+    sys.stdout.write(f"measured: {sentence}\n")
+
+
+async def acted(rows: Ledger, where: str, up: Up, seconds: float, *values: Any) -> float:
+    """Wait until an event satisfies a condition; return the seconds it took."""
+    began = time.monotonic()
+
+    async def look() -> bool:
+        return bool(rows.query(f"SELECT 1 FROM request_events WHERE {where} LIMIT 1", *values))
+
+    await eventually(f"an event where {where}", look, seconds=seconds, alive=up)
+    return time.monotonic() - began
+
+
+async def judged(devnet: Devnet, rows: Ledger) -> Report:
+    """Hold the chain, the server's log and the ledger against each other; fail where a promise was broken."""
+    report = await check(
+        l1_rpc=devnet.l1_rpc,
+        oracle=devnet.oracle_address,
+        proposer=devnet.proposer_address,
+        output_root=devnet.l2.output_root,
+        log=devnet.prover.log.events,
+        ledger_url=rows.url,
+    )
+    assert report.violations == []
+    return report

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
+from deployments.metrics.catalogue import CATALOGUE
 from proposer.l1_transactions import TxStatus
 from proposer.reasons import SEVERITY, Code
 from proposer.requests import TRANSITIONS, Failure, Status
@@ -161,6 +162,13 @@ def test_a_fault_names_tests_that_exist_or_says_why_it_cannot_happen(fault: str)
     assert tests == ", ".join(f"`{module}::{test}`" for module, test in named)
     assert [f"{module}::{test}" for module, test in named if test not in _tests_of(module)] == []
     assert named or why
+
+
+def test_every_metric_is_documented_as_it_is_exported() -> None:
+    """With its type, its labels and its meaning, and no other one is."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\| (.*) \|$", _read("docs/metrics.md"), re.MULTILINE)
+    documented = [(name, kind, tuple(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in rows]
+    assert documented == [(m.name, m.type, m.labels, m.help) for m in CATALOGUE.values()]
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:

@@ -56,6 +56,16 @@ CASES: dict[str, tuple[dict[str, str | None], str, str]] = {
     "websocket": ({"L1_RPC": "wss://l1.example.com"}, "L1_RPC: not an http(s) address", "https://host[:port]"),
     "no scheme": ({"L2_NODE_RPC": "localhost:9545"}, "L2_NODE_RPC: not an http(s) address", "https://host"),
     "port of letters": ({"L1_RPC": "http://host:port"}, "L1_RPC: not an http(s) address", "https://host"),
+    "metrics on no port": ({"METRICS_PORT": "70000"}, "METRICS_PORT: '70000' is not a port", "from 1 to 65535"),
+    "metrics on a name": ({"METRICS_ADDR": "localhost"}, "METRICS_ADDR: 'localhost' is not an IP", "set it to the one"),
+    "metrics perhaps": ({"METRICS_ENABLED": "maybe"}, "METRICS_ENABLED: 'maybe' is neither", "set it to one of them"),
+    "never ready": ({"READY_TIMEOUT": "soon"}, "READY_TIMEOUT: 'soon' is no time", "set it to seconds"),
+    "ready in no time": ({"READY_TIMEOUT": "0"}, "READY_TIMEOUT: '0' is no time", "set it to seconds"),
+    "ready too soon": (
+        {"READY_TIMEOUT": "90s"},
+        "READY_TIMEOUT (90 s) is below two of POLL_INTERVAL (60 s)",
+        "raise the first",
+    ),
     "half an IPv6 address": ({"L1_RPC": "http://[::1"}, "L1_RPC: not an http(s) address", "https://host"),
     "one of a list": (
         {"L1_RPC": "https://a.example.com,b.example.com/l1-api-key-1234"},
@@ -173,6 +183,35 @@ def test_a_zero_factory_address_is_no_problem() -> None:
     read_environment({**GOOD, "DGF_ADDRESS": "0x" + "0" * 40})
 
 
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        ({}, None),
+        ({"METRICS_PORT": "8080"}, ("127.0.0.1", 8080)),
+        ({"METRICS_PORT": "8080", "METRICS_ADDR": "0.0.0.0"}, ("0.0.0.0", 8080)),
+        ({"METRICS_ENABLED": "true"}, ("127.0.0.1", 7300)),
+        ({"METRICS_ENABLED": "False", "METRICS_PORT": "8080"}, None),
+    ],
+)
+def test_metrics_are_served_where_a_port_or_the_switch_says_so(
+    values: dict[str, str], address: tuple[str, int] | None
+) -> None:
+    """On loopback unless an address is given, and on op-succinct's port unless one is."""
+    listen = read_environment(GOOD | values).metrics
+    assert (listen and (listen.address, listen.port)) == address
+
+
+def test_a_slow_proposer_is_given_three_cycles_to_be_ready() -> None:
+    def ready(**values: str) -> float:
+        listen = read_environment(GOOD | {"METRICS_PORT": "7300"} | values).metrics
+        assert listen is not None
+        return listen.ready_seconds
+
+    assert ready() == 600
+    assert ready(POLL_INTERVAL="1h") == 3 * 3600
+    assert ready(READY_TIMEOUT="20m") == 1200
+
+
 def test_names_without_effect_are_listed_with_the_reason() -> None:
     environment = read_environment({**GOOD, "SLACK_TOKEN": "x", "DB_PATH": "x", "L2_RPC": "", "UNKNOWN": "x"})
     assert environment.ignored == {name: IGNORED[name] for name in ("SLACK_TOKEN", "DB_PATH")}
@@ -256,6 +295,7 @@ NAMES = sorted(
     {field.alias or "" for field in ProposerSettings.model_fields.values()}
     | {*REQUIRED, "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", "PREFECT_API_URL", "PREFECT_SERVER_API_PORT", "DGF_ADDRESS"}
     | {"PROPOSER_HOME", "PRIVATE_KEY_FILE", "L1_RPC_FILE", "DATABASE_URL_FILE", "PREFECT_API_AUTH_STRING"}
+    | {"METRICS_PORT", "METRICS_ADDR", "METRICS_ENABLED", "READY_TIMEOUT"}
 )
 JUNK = st.one_of(
     st.text(max_size=60),
