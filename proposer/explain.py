@@ -217,6 +217,9 @@ def _not_aggregated(situation: Situation, proven: ProofRequest) -> list[Reason]:
     """A proven range that no aggregation takes up yet."""
     plan = situation.decided.aggregation
     by_id = {r.id: r for r in situation.snapshot.requests}
+    refused = next((r for r in plan.reasons if r.code is Code.AGGREGATION_REFUSED), None)
+    if refused is not None:
+        return [refused]
     if plan.inserts:
         planned = plan.inserts[0]
         return [next_cycle(situation, f"{planned.kind.value.lower()} {planned.range} is planned", {})]
@@ -225,9 +228,7 @@ def _not_aggregated(situation: Situation, proven: ProofRequest) -> list[Reason]:
         if reason.code in {Code.WAITING_FOR_PROOFS, Code.REQUEST_PARKED} and waits_for is not None:
             return [reason, *of_request(situation, waits_for)] if waits_for.status is not Status.PARKED else [reason]
         if reason.code is Code.AGGREGATION_UNDER_WAY and waits_for is not None:
-            return [*_by(situation, waits_for)]
-        if reason.code is Code.AGGREGATION_REFUSED:
-            return [reason]
+            return _by(situation, waits_for)
     if (waits := situation.reason(Code.TAIL_WAITS, Code.WAITING_FOR_FINALITY)) is not None:
         return [waits]
     return [next_cycle(situation, f"the blocks after {proven.range.end} are planned", {"request": proven.id})]
