@@ -136,6 +136,28 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     )
 
 
+def ledger_of(values: Mapping[str, str]) -> tuple[SecretStr, Path | None]:
+    """Return the address of the ledger, and the home folder where it is the embedded one.
+
+    Needs no other setting. Raises `InvalidSettings` where there is none.
+    """
+    problems: list[str] = []
+    names = _with_files({name: value for name, value in values.items() if name.startswith("DATABASE_URL")}, problems)
+    home = _home({name: value.strip() for name, value in values.items() if value.strip()}, problems)
+    file = home / "ledger.url"
+    if not problems and "DATABASE_URL" not in names:
+        try:
+            return SecretStr(file.read_text(encoding="utf-8").strip()), home
+        except OSError:
+            problems.append(
+                f"DATABASE_URL: not set, and {file} does not exist; set DATABASE_URL or PROPOSER_HOME to the running "
+                "proposer's, or start it: proposer up"
+            )
+    if problems:
+        raise InvalidSettings(problems)
+    return SecretStr(names["DATABASE_URL"]), None
+
+
 def client_environment(environment: Environment) -> dict[str, str]:
     """Return the Prefect settings of this process: its API, its own folder, and no telemetry."""
     own = f"http://127.0.0.1:{environment.prefect_port}/api"

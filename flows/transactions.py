@@ -53,7 +53,7 @@ async def _send(
 ) -> bytes | Reason:
     signer = proposer.signer
     if signer is None:
-        return _without_key()
+        return without_key()
     nonce = await proposer.l1.nonce(signer.address)
     if (why_not := await _not_free(proposer, signer.address, nonce)) is not None:
         return why_not
@@ -65,7 +65,7 @@ async def _send(
     fees = proposer.settings.fee_policy.suggest(*await proposer.l1.fee_suggestion())
     balance, price = await proposer.l1.balance(signer.address), action.gas * fees.cap
     if balance < price:
-        return _cannot_pay(f"The {purpose.value} transaction", price, balance)
+        return cannot_pay(f"The {purpose.value} transaction", price, balance)
     tx_hash, raw = await _sign(proposer, nonce, action, fees)
     proposer.must_lead()
     async with proposer.write() as writer:
@@ -86,12 +86,12 @@ async def _not_free(proposer: Proposer, sender: str, nonce: int) -> Reason | Non
     unsettled = await proposer.ledger.transactions(unsettled=True)
     pending = next((t for t in unsettled if t.status is TxStatus.PENDING), None)
     if pending is not None:
-        return _busy(pending)
+        return busy(pending)
     gone = [t for t in unsettled if t.nonce >= nonce]
     for tx in await proposer.ledger.settled_from(sender, nonce):
         await _record(proposer, tx, TxStatus.PENDING, None)
         gone.append(tx)
-    return _reorganised(gone[0]) if gone else None
+    return reorganised(gone[0]) if gone else None
 
 
 async def tend(proposer: Proposer) -> StageReport:
@@ -193,13 +193,13 @@ async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, recei
 async def _sign_again(proposer: Proposer, tx: L1Transaction, action: Action, why: str, report: StageReport) -> bool:
     """Sign the nonce once more, dearer, for the same or for something else; False where that is not possible."""
     if proposer.signer is None or proposer.signer.address != tx.sender:
-        report.reasons = [*report.reasons, _key_changed(tx)]
+        report.reasons = [*report.reasons, key_changed(tx)]
         return False
     policy = proposer.settings.fee_policy
     suggested = policy.suggest(*await proposer.l1.fee_suggestion())
     fees = policy.bump(tx.newest.fees, suggested)
     if fees is None:
-        report.reasons = [*report.reasons, _at_fee_cap(tx)]
+        report.reasons = [*report.reasons, at_fee_cap(tx)]
         return False
     tx_hash, raw = await _sign(proposer, tx.nonce, action, fees)
     proposer.must_lead()
@@ -264,10 +264,11 @@ async def _broadcast(proposer: Proposer, raw: bytes, nonce: int) -> Sent | None:
 
 def _say(sent: Sent | None, tx: L1Transaction, price: int, report: StageReport) -> None:
     if sent is Sent.INSUFFICIENT_FUNDS:
-        report.reasons = [*report.reasons, _cannot_pay(f"The {tx}", price)]
+        report.reasons = [*report.reasons, cannot_pay(f"The {tx}", price)]
 
 
-def _without_key() -> Reason:
+def without_key() -> Reason:
+    """Say that there is nobody to sign."""
     return Reason(
         Code.NOT_APPROVED,
         "There is no signer, so no transaction can be sent.",
@@ -275,7 +276,8 @@ def _without_key() -> Reason:
     )
 
 
-def _cannot_pay(what: str, price: int, balance: int | None = None) -> Reason:
+def cannot_pay(what: str, price: int, balance: int | None = None) -> Reason:
+    """Say that the account cannot pay for a transaction."""
     holds = f", which holds {balance / ETHER:.6f} ETH" if balance is not None else ""
     return Reason(
         Code.CANNOT_PAY,
@@ -285,7 +287,8 @@ def _cannot_pay(what: str, price: int, balance: int | None = None) -> Reason:
     )
 
 
-def _at_fee_cap(tx: L1Transaction) -> Reason:
+def at_fee_cap(tx: L1Transaction) -> Reason:
+    """Say that a transaction is not mined at the highest price it may have."""
     return Reason(
         Code.FEE_CAP,
         f"The {tx} is not mined at {tx.newest.fees.cap} wei per gas, and a higher fee would pass the limit.",
@@ -294,7 +297,8 @@ def _at_fee_cap(tx: L1Transaction) -> Reason:
     )
 
 
-def _key_changed(tx: L1Transaction) -> Reason:
+def key_changed(tx: L1Transaction) -> Reason:
+    """Say that a nonce of another account cannot be signed for with the key that is set."""
     return Reason(
         Code.KEY_CHANGED,
         f"The {tx} of account {tx.sender} is not mined, and the key set now is another account's.",
@@ -303,7 +307,8 @@ def _key_changed(tx: L1Transaction) -> Reason:
     )
 
 
-def _busy(tx: L1Transaction) -> Reason:
+def busy(tx: L1Transaction) -> Reason:
+    """Say that another transaction of the account comes first."""
     return Reason(
         Code.SIGNER_BUSY,
         f"The {tx} is not mined yet; there is one at a time.",
@@ -312,7 +317,8 @@ def _busy(tx: L1Transaction) -> Reason:
     )
 
 
-def _reorganised(tx: L1Transaction) -> Reason:
+def reorganised(tx: L1Transaction) -> Reason:
+    """Say that a reorg took a mined transaction away."""
     return Reason(
         Code.L1_REORG,
         f"L1 was reorganised: the {tx}, which was mined, is not on the chain any more.",

@@ -27,7 +27,7 @@ def plan_aggregation(snapshot: Snapshot, may_request: bool, orphaned: Collection
     under_way = [r for r in line if r.status in OPEN]
     full = len(under_way) >= snapshot.settings.max_aggregations
     if full or any(is_probe(snapshot, r) for r in under_way):
-        return Plan(tuple(moves), reasons=tuple(_under_way(r) for r in under_way))
+        return Plan(tuple(moves), reasons=tuple(_under_way(snapshot, r) for r in under_way))
     cancelled = {move.request for move in moves}
     ended = [*snapshot.attempts_above, *(r for r in snapshot.of_kind(Kind.AGG) if r.id in cancelled)]
     if (refused := after_refusal(snapshot, start, oracle.commitments, orphaned)) is not None:
@@ -37,7 +37,7 @@ def plan_aggregation(snapshot: Snapshot, may_request: bool, orphaned: Collection
     chain = _chain(snapshot, oracle, start, required, proven)
     reach = chain[-1].range.end if chain else start
     if reach < required:
-        reasons = [*(_under_way(r) for r in under_way), *_why_not_proven(snapshot, start, reach, required)]
+        reasons = [*(_under_way(snapshot, r) for r in under_way), *_why_not_proven(snapshot, start, reach, required)]
         return Plan(tuple(moves), reasons=tuple(reasons))
     if not may_request:
         return Plan(tuple(moves))
@@ -172,9 +172,9 @@ def _new(
     )
 
 
-def _under_way(request: ProofRequest) -> Reason:
+def _under_way(snapshot: Snapshot, request: ProofRequest) -> Reason:
     if request.status is Status.PARKED:
-        return parked(request)
+        return parked(snapshot, request)
     return Reason(
         Code.AGGREGATION_UNDER_WAY,
         f"Aggregation {request.range} is {request.status.value} (request {request.id}).",
@@ -183,13 +183,13 @@ def _under_way(request: ProofRequest) -> Reason:
     )
 
 
-def parked(request: ProofRequest) -> Reason:
+def parked(snapshot: Snapshot, request: ProofRequest) -> Reason:
     """Say that a parked request holds up what comes after it."""
     return Reason(
         Code.REQUEST_PARKED,
         f"Request {request.id} ({request.kind.value.lower()} {request.range}) is parked: "
-        f"{request.failure_text or 'out of attempts'}.",
-        f"Repair the cause, then take it up again: prefect deployment run 'prove/proposer' -p request_id={request.id}.",
+        f"{request.failure_text or 'out of attempts'}{snapshot.ended_before(request)}.",
+        f"Repair the cause, then take it up again: proposer retry {request.id}.",
         {"request": request.id, "attempt": request.attempt},
     )
 
@@ -200,7 +200,7 @@ def _why_not_proven(snapshot: Snapshot, start: int, reach: int, required: int) -
     if blocking is None:
         return ()  # stage 1 says what it waits for
     if blocking.status is Status.PARKED:
-        return (parked(blocking),)
+        return (parked(snapshot, blocking),)
     return (
         Reason(
             Code.WAITING_FOR_PROOFS,

@@ -185,7 +185,7 @@ def _backing_off(snapshot: Snapshot, request: ProofRequest) -> Reason:
     return Reason(
         Code.BACKING_OFF,
         f"Request {request.id} ({request.range}) waits {(at - snapshot.now).total_seconds():.0f} s before attempt "
-        f"{request.attempt}: {request.failure_text or 'an earlier one failed'}.",
+        f"{request.attempt}: {request.failure_text or 'an earlier one failed'}{snapshot.ended_before(request)}.",
         "Nothing to do: it is asked again by itself.",
         {"request": request.id, "attempt": request.attempt},
     )

@@ -14,13 +14,15 @@ def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
     It must be bound to the contract's commitments, have its checkpoint, and reach the next required block.
     """
     oracle = snapshot.oracle
-    if oracle is None or not may_submit:
+    if oracle is None:
         return Submission()
     proposals = [t for t in snapshot.transactions if t.may_propose]
     # a mined one counts until the pinned block has seen it: an L1 replica may lag behind the receipt's
     pending = next((t for t in proposals if t.block is None or t.block > oracle.at.number), None)
     if pending is not None:
         return Submission(reasons=(_proposal_pending(pending),))
+    if not may_submit:
+        return Submission()
     head = oracle.latest_block
     ready = [
         r

@@ -19,6 +19,12 @@ class Severity(StrEnum):
 class Code(StrEnum):
     """The name of each cause, stable for alerts and documentation."""
 
+    SETTLED = "settled"
+    NEXT_CYCLE = "next-cycle"
+    WITNESS_UNDER_WAY = "witness-under-way"
+    PROOF_UNDER_WAY = "proof-under-way"
+    ATTEMPT_ENDED = "attempt-ended"
+    NO_LEADER = "no-leader"
     WAITING_FOR_FINALITY = "waiting-for-finality"
     WAITING_FOR_PROOFS = "waiting-for-proofs"
     TAIL_WAITS = "tail-waits"
@@ -56,6 +62,11 @@ class Code(StrEnum):
 SEVERITY: Mapping[Code, Severity] = {
     **dict.fromkeys(
         (
+            Code.SETTLED,
+            Code.NEXT_CYCLE,
+            Code.WITNESS_UNDER_WAY,
+            Code.PROOF_UNDER_WAY,
+            Code.ATTEMPT_ENDED,
             Code.WAITING_FOR_FINALITY,
             Code.WAITING_FOR_PROOFS,
             Code.TAIL_WAITS,
@@ -88,6 +99,7 @@ SEVERITY: Mapping[Code, Severity] = {
     ),
     **dict.fromkeys(
         (
+            Code.NO_LEADER,
             Code.CONFIG_MISMATCH,
             Code.NOT_APPROVED,
             Code.CANNOT_PAY,

@@ -9,6 +9,9 @@ from proposer.requests import OPEN, Commitments, Kind, ProofRequest, Status
 from proposer.settings import ProposerSettings
 from proposer.units import L1Block, L1Ref, L2Block, Wei
 
+_QUOTED = 300
+"""Letters of a server's error that are worth repeating."""
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -127,6 +130,13 @@ class Snapshot:
     def next_required(self, head: int) -> int:
         """The least L2 block that the next output may have: head + the larger of both submission intervals."""
         return next_required(head, self.settings, self.oracle)
+
+    def ended_before(self, request: ProofRequest) -> str:
+        """Quote what the attempt before this one ended with; empty where there was none, or it is not known."""
+        parent = next((r for r in self.attempts_above if r.id == request.parent), None)
+        if parent is None or not parent.failure_text:
+            return ""
+        return f" (request {parent.id}: {parent.failure_text[:_QUOTED]})"
 
     def of_kind(self, kind: Kind) -> list[ProofRequest]:
         """Requests of one kind, lowest first."""

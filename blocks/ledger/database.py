@@ -13,11 +13,12 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from blocks.ledger.leadership import fence
-from blocks.ledger.migrate import migrate
+from blocks.ledger.leadership import fence, leader
+from blocks.ledger.migrate import migrate, revision
 from blocks.ledger.tables import identity
 from blocks.ledger.writer import Writer
 from proposer.errors import BadReply, EndpointDown, FixConfiguration, LedgerMoved, WrongLedger
+from proposer.situation import Leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,16 @@ class Database:
         """Return what tells this database from any other, also from another one of the same contract."""
         async with self.connect() as connection:
             return (await connection.execute(select(identity.c.ledger_id))).scalar_one()
+
+    async def leader(self) -> Leader | None:
+        """Return who holds the leadership, or held it last; None where nobody ever has."""
+        async with self.connect() as connection:
+            return await leader(connection)
+
+    async def revision(self) -> str | None:
+        """Return the schema's revision, or None for a database that holds no ledger."""
+        async with self.connect() as connection:
+            return await revision(connection)
 
     async def claim_identity(self, ours: LedgerIdentity) -> None:
         """Make the ledger ours at first use. Raises `WrongLedger` where it is another contract's."""

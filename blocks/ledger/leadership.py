@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from blocks.ledger.tables import leadership
 from proposer.errors import NotLeader
+from proposer.situation import Leader
 
 TTL_SECONDS = 10
 RENEW_SECONDS = 3
@@ -25,10 +26,10 @@ async def take(connection: AsyncConnection, owner: str) -> int | None:
     now = func.clock_timestamp()
     statement = (
         insert(leadership)
-        .values(id=1, owner=owner, epoch=1, expires_at=now + _TTL)
+        .values(id=1, owner=owner, epoch=1, taken_at=now, expires_at=now + _TTL)
         .on_conflict_do_update(
             index_elements=[_l.id],
-            set_={"owner": owner, "epoch": _l.epoch + 1, "expires_at": now + _TTL},
+            set_={"owner": owner, "epoch": _l.epoch + 1, "taken_at": now, "expires_at": now + _TTL},
             where=_l.expires_at < now,
         )
         .returning(_l.epoch)
@@ -60,6 +61,14 @@ async def holder(connection: AsyncConnection) -> str | None:
     """Return who holds the leadership now."""
     statement = select(_l.owner).where(_l.expires_at >= func.clock_timestamp())
     return (await connection.execute(statement)).scalar_one_or_none()
+
+
+async def leader(connection: AsyncConnection) -> Leader | None:
+    """Return who holds the leadership, or held it last; None where nobody ever has."""
+    row = (
+        await connection.execute(select(leadership, (_l.expires_at >= func.clock_timestamp()).label("leads")))
+    ).first()
+    return Leader(row.owner, row.epoch, row.taken_at, row.expires_at, row.leads) if row is not None else None
 
 
 async def fence(connection: AsyncConnection, epoch: int) -> None:

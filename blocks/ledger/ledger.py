@@ -191,6 +191,22 @@ class Ledger(Database):
             newest = proposals.where(t.request_id == request_id).order_by(t.id.desc()).limit(1)
             return (await connection.execute(newest)).scalar_one_or_none()
 
+    async def settled_by(self, block: int) -> ProofRequest | None:
+        """Return the aggregation of ours whose output has settled an L2 block; None where it is somebody else's."""
+        covers = (_r.start_block < block, _r.end_block >= block)
+        settled = (_r.kind == Kind.AGG.value, _r.status == Status.RELAYED.value, *covers)
+        async with self.connect() as connection:
+            # the first that ends at or above the block: one step on the index over coverage
+            statement = select_requests().where(*settled).order_by(_r.end_block, _r.id).limit(1)
+            row = (await connection.execute(statement)).one_or_none()
+        return request_from(row) if row is not None else None
+
+    async def carried_on_by(self, request_id: int) -> list[int]:
+        """Return the requests that carry on after this one ended."""
+        async with self.connect() as connection:
+            rows = await connection.execute(select(_r.id).where(_r.parent_id == request_id).order_by(_r.id))
+            return list(rows.scalars())
+
     async def anchors(self) -> list[int]:
         """Return the L1 blocks that live aggregations are anchored to, and those that the next one may reuse."""
         live = (_r.kind == Kind.AGG.value, or_(_IS_OPEN, _r.status == Status.COMPLETE.value))

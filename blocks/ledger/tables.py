@@ -63,6 +63,7 @@ leadership = Table(
     Column("id", Integer, CheckConstraint("id = 1", name="single"), primary_key=True, autoincrement=False),
     Column("owner", Text, nullable=False),
     Column("epoch", BigInteger, nullable=False),
+    Column("taken_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("expires_at", DateTime(timezone=True), nullable=False),
 )
 

@@ -82,15 +82,19 @@ async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: 
             subject=number,
         )
     except Reverted as error:
-        reason = Reason(
-            Code.CHECKPOINT_REVERTS,
-            f"checkpointBlockHash({number}) reverts: {error.name}.",
-            "Nothing was sent. If it repeats, check that L1_RPC follows the chain's head.",
-            {"block": number, "revert": error.name},
-        )
-        report.reasons = [*report.reasons, reason]
+        report.reasons = [*report.reasons, checkpoint_reverts(number, error)]
         return
     if isinstance(sent, Reason):
         report.reasons = [*report.reasons, sent]
     else:
         report.did.append(f"checkpoint of L1 block {number} sent: 0x{sent.hex()}")
+
+
+def checkpoint_reverts(number: int, error: Reverted) -> Reason:
+    """Say that a checkpoint's simulation reverts."""
+    return Reason(
+        Code.CHECKPOINT_REVERTS,
+        f"checkpointBlockHash({number}) reverts: {error.name}.",
+        "Nothing was sent. If it repeats, check that L1_RPC follows the chain's head.",
+        {"block": number, "revert": error.name},
+    )

@@ -1,7 +1,7 @@
 """Stage 6, SubmitAggProofs: tend what is under way, then propose the best aggregation."""
 
 from blocks.output_oracle import encode_propose
-from flows.context import Cycle
+from flows.context import Cycle, Proposer
 from flows.report import StageReport
 from flows.transactions import send, tend
 from proposer.errors import ProposerError, Reverted
@@ -24,9 +24,9 @@ async def submit(cycle: Cycle) -> StageReport:
         return report
     request = await cycle.proposer.ledger.request(decided.request)
     if request.output_root is None:
-        report.reasons = [*report.reasons, _root_unknown(request)]
+        report.reasons = [*report.reasons, root_unknown(request)]
         return report
-    reason = await _node_still_agrees(cycle, request)
+    reason = await node_still_agrees(cycle.proposer, request)
     if reason is None and cycle.dry_run:
         report.did.append(f"would propose block {request.range.end}, root 0x{request.output_root.hex()}")
     elif reason is None:
@@ -40,27 +40,33 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
     proposer = cycle.proposer
     assert request.output_root is not None and request.checkpoint is not None  # checked by the plan and above
     if await proposer.ledger.reverted_proposals(request.id) >= MAX_REVERTED:
-        return _reverts_when_mined(request)
+        return reverts_when_mined(request)
     (proof,) = await proposer.ledger.proofs([request.id])
     calldata = encode_propose(request.output_root, request.range.end, request.checkpoint.number, proof)
     try:
         sent = await send(proposer, Purpose.PROPOSE, calldata, request=request.id)
     except Reverted as error:
-        await _would_revert(cycle, request, error)
-        return Reason(
-            Code.PROPOSAL_REVERTS,
-            f"The proposal of block {request.range.end} (request {request.id}) would revert: {error.name}.",
-            "Nothing was sent and no gas was spent. It is simulated again in every cycle; see docs/troubleshooting.md "
-            "for this error's name.",
-            {"request": request.id, "revert": error.name},
-        )
+        await _note_revert(cycle, request, error)
+        return would_revert(request, error)
     if isinstance(sent, Reason):
         return sent
     report.did.append(f"proposed block {request.range.end}: 0x{sent.hex()}")
     return None
 
 
-def _reverts_when_mined(request: ProofRequest) -> Reason:
+def would_revert(request: ProofRequest, error: Reverted) -> Reason:
+    """Say that a proposal's simulation reverts."""
+    return Reason(
+        Code.PROPOSAL_REVERTS,
+        f"The proposal of block {request.range.end} (request {request.id}) would revert: {error.name}.",
+        "Nothing was sent and no gas was spent. It is simulated again in every cycle; see docs/troubleshooting.md for "
+        "this error's name.",
+        {"request": request.id, "revert": error.name},
+    )
+
+
+def reverts_when_mined(request: ProofRequest) -> Reason:
+    """Say that a proposal was mined and reverted too often."""
     return Reason(
         Code.PROPOSAL_REVERTS,
         f"The proposal of block {request.range.end} (request {request.id}) was mined and reverted {MAX_REVERTED} times "
@@ -71,7 +77,7 @@ def _reverts_when_mined(request: ProofRequest) -> Reason:
     )
 
 
-async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) -> None:
+async def _note_revert(cycle: Cycle, request: ProofRequest, error: Reverted) -> None:
     """Write the revert down; the second time that it is about the proof itself, build another aggregation."""
     proposer = cycle.proposer
     sentence = f"the proposal would revert: {error.name}; nothing was sent"
@@ -86,13 +92,13 @@ async def _would_revert(cycle: Cycle, request: ProofRequest, error: Reverted) ->
             await writer.fail(request, failure, f"the contract refuses it twice: {error.name}", follow, poll=False)
 
 
-async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | None:
+async def node_still_agrees(proposer: Proposer, request: ProofRequest) -> Reason | None:
     """A node that says another root than planned stops the proposal; one that says nothing of use stops nothing.
 
     That the planned root is the proven one is for the contract to verify.
     """
     try:
-        root = await cycle.proposer.node.output_root(request.range.end)
+        root = await proposer.node.output_root(request.range.end)
     except ProposerError:
         return None
     if root == request.output_root:
@@ -108,7 +114,8 @@ async def _node_still_agrees(cycle: Cycle, request: ProofRequest) -> Reason | No
     )
 
 
-def _root_unknown(request: ProofRequest) -> Reason:
+def root_unknown(request: ProofRequest) -> Reason:
+    """Say that what is to be proposed is not known."""
     return Reason(
         Code.ROOT_UNKNOWN,
         f"Aggregation {request.range} is proven, but the L2 node has not said the output root of its end yet.",

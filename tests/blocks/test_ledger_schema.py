@@ -157,7 +157,7 @@ async def test_the_journal_refuses(ledger: Ledger, refused: dict[str, Any], cons
 @pytest.mark.parametrize("table", ["identity", "leadership"])
 async def test_there_is_one_identity_and_one_leadership(ledger: Ledger, table: str) -> None:
     """A second row is refused."""
-    values = {"identity": "(2, 1, 10, '0x')", "leadership": "(2, 'me', 1, now())"}[table]
+    values = {"identity": "(2, 1, 10, '0x')", "leadership": "(2, 'me', 1, now(), now())"}[table]
     with pytest.raises(IntegrityError, match=f"ck_{table}_single"):
         async with ledger.connect() as connection, connection.begin():
             await connection.execute(text(f"INSERT INTO {table} VALUES {values}"))

@@ -57,7 +57,8 @@ def _problems(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_help_names_the_commands(proposer: Cli) -> None:
     done = proposer("--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("up", "apply", "demo"))
+    named = ("up", "apply", "demo", "status", "explain", "doctor", "retry", "cancel", "pause", "resume")
+    assert all(command in done.stdout for command in named)
 
 
 @pytest.mark.parametrize("command", ["up", "apply"])
@@ -101,6 +102,22 @@ def test_apply_needs_a_prefect_server_and_a_ledger(proposer: Cli) -> None:
     assert [problem.split(":")[0] for problem in found] == ["PREFECT_API_URL", "DATABASE_URL"]
     (problem,) = _problems(proposer("apply", **GOOD, DATABASE_URL="postgresql://host/ledger"))
     assert problem == "PREFECT_API_URL: not set; set it to the Prefect server to apply to"
+
+
+def test_orders_need_the_ledger_only_and_say_what_is_missing(proposer: Cli, tmp_path: Path) -> None:
+    """No other setting is asked for; nobody leads, so the order is written down for later."""
+    for arguments in (("pause", "--why", "x"), ("resume",), ("retry", "1"), ("cancel", "1", "--why", "x")):
+        (problem,) = _problems(proposer(*arguments))
+        assert problem.startswith(f"DATABASE_URL: not set, and {tmp_path / 'home' / 'ledger.url'} does not exist")
+
+
+def test_an_order_without_a_leader_is_written_down(proposer: Cli, database_url: str) -> None:
+    done = proposer("pause", "--why", "night", DATABASE_URL=database_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("pause: written down as order 1. No proposer process leads now")
+    unknown = proposer("retry", "7", DATABASE_URL=database_url)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "there is no proof request 7" in unknown.stderr
 
 
 def test_a_log_level_that_is_none_is_a_problem_beside_the_others(proposer: Cli) -> None:

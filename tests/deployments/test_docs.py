@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
+from deployments.checks import CHECKS
+from deployments.cli import app
 from deployments.metrics.catalogue import CATALOGUE
 from proposer.l1_transactions import TxStatus
 from proposer.reasons import SEVERITY, Code
@@ -169,6 +171,27 @@ def test_every_metric_is_documented_as_it_is_exported() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\| (.*) \|$", _read("docs/metrics.md"), re.MULTILINE)
     documented = [(name, kind, tuple(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in rows]
     assert documented == [(m.name, m.type, m.labels, m.help) for m in CATALOGUE.values()]
+
+
+def test_the_doctors_checks_are_listed_with_what_should_be_true() -> None:
+    checks = {
+        check.__name__.removeprefix("check_").replace("_", "-"): (check.__doc__ or "").strip() for check in CHECKS
+    }
+    listed = _table(_read("docs/operator.md"))
+    assert {name: line for name, line in listed.items() if name in checks} == checks
+
+
+def test_every_field_of_the_status_is_explained() -> None:
+    fields = set(re.findall(r'^        "(\w+)":', _read("deployments/commands/status.py"), re.MULTILINE))
+    section = _read("docs/operator.md").split("## `status --json`")[1].split("## `doctor`")[0]
+    assert "leader" in fields
+    assert fields <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_the_readme_names_every_command() -> None:
+    commands = {c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands}
+    assert {"status", "explain", "doctor", "retry", "cancel", "pause", "resume", "up"} <= commands
+    assert {name for name in commands if not re.search(rf"(proposer|make) {name}", _read("README.md"))} == set()
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:

@@ -150,7 +150,7 @@ def test_a_parked_request_needs_a_person_and_says_which() -> None:
     (reason,) = _told(CAUSES["a range is parked"][0])
     assert reason.severity is Severity.CRITICAL
     assert reason.facts["request"] == 1
-    assert "request_id=1" in reason.remedy
+    assert "proposer retry 1" in reason.remedy
 
 
 def test_two_outages_at_once_are_both_told() -> None:

@@ -59,7 +59,7 @@ def test_a_chain_that_is_too_short_waits_for_the_range_in_its_way() -> None:
 def test_a_parked_range_in_the_way_is_named_with_its_remedy() -> None:
     result = plan(*proven(0, 10), request(7, 10, 20, Status.PARKED, attempt=6))
     assert codes(result) == [Code.REQUEST_PARKED]
-    assert "request_id=7" in result.reasons[0].remedy
+    assert "proposer retry 7" in result.reasons[0].remedy
 
 
 def test_without_the_contract_nothing_is_decided() -> None:

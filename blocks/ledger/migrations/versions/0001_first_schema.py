@@ -24,6 +24,7 @@ STATEMENTS = (
         id INTEGER NOT NULL CONSTRAINT ck_leadership_single CHECK (id = 1),
         owner TEXT NOT NULL,
         epoch BIGINT NOT NULL,
+        taken_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
         expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
         CONSTRAINT pk_leadership PRIMARY KEY (id)
     )
