@@ -1,23 +1,25 @@
-"""A real Prefect server on PostgreSQL, and years of history for it: real cycles, copied at their real shape, aged."""
+"""A real Prefect server, and months of history for it: real cycles, copied at their real shape and aged."""
 
+import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, LiteralString, Self
+from typing import Self
+from uuid import UUID
 
 import httpx
-import psycopg
-from psycopg import sql
 
 from tests.acceptance.helpers import ROOT, free_port, plain_environment
 
 SCRIPT = ROOT / "infra" / "docker" / "prefect-server.sh"
 
-TABLES: tuple[LiteralString, ...] = (
+TABLES = (
     "flow_run",
     "flow_run_state",
     "task_run",
@@ -42,17 +44,18 @@ _OWN_IDS = {
 """Columns that name a copied row; all other ids (flow, deployment, work queue) stay."""
 
 
-class ServerOnPostgres:
-    """`infra/docker/prefect-server.sh` on loopback, as a container would run it."""
+class ServerByScript:
+    """`infra/docker/prefect-server.sh` on loopback, as a container runs it, but on SQLite unless told otherwise."""
 
     def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
         self.port = free_port()
         self.api_url = f"http://127.0.0.1:{self.port}/api"
         self.output_file = home / "server.log"
+        self.database = home / "prefect-server" / "prefect.db"
         self._environment = {
             **plain_environment(home),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PREFECT_HOME": str(home / "prefect-server"),
+            "PREFECT_HOME": str(self.database.parent),
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(self.port),
             **settings,
@@ -99,91 +102,90 @@ class ServerOnPostgres:
 
 
 class History:
-    """The database of a Prefect server that is stopped: what is in it, and more of the same."""
+    """The SQLite database of a Prefect server: what is in it, and, while the server is stopped, more of the same."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, file: Path) -> None:
+        self._file = file
 
-    def _run(self, statement: sql.Composable | LiteralString) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute("SET session_replication_role = replica")  # copies point at each other
-            cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else []
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._file, timeout=30)) as connection, connection:
+            connection.create_function("copied_id", 2, _copied_id, deterministic=True)
+            yield connection
+
+    def _one(self, query: str) -> int:
+        with self._open() as connection:
+            found: int = connection.execute(query).fetchone()[0]
+        return found
 
     def counts(self) -> dict[str, int]:
         """Count the rows of every table that grows."""
-        statement = sql.SQL("SELECT count(*) FROM {}")
-        return {table: self._run(statement.format(sql.Identifier(table)))[0][0] for table in TABLES}
+        return {table: self._one(f"SELECT count(*) FROM {table}") for table in TABLES}
 
     def megabytes(self) -> float:
-        """Return the size of the database on disk, indexes included."""
-        return self._run("SELECT pg_database_size(current_database())")[0][0] / 1e6
+        """Return the size of what is in use; the file itself keeps free pages for later."""
+        pages = "SELECT (p.page_count - f.freelist_count) * s.page_size FROM pragma_page_count p"
+        return self._one(f"{pages}, pragma_freelist_count f, pragma_page_size s") / 1e6
 
-    def size_of(self, *tables: str) -> float:
-        """Return the megabytes of these tables with their indexes."""
-        sizes = [self._run(sql.SQL("SELECT pg_total_relation_size({})").format(sql.Literal(t)))[0][0] for t in tables]
-        return sum(sizes) / 1e6
+    def file_megabytes(self) -> float:
+        """Return the size of the file."""
+        return self._file.stat().st_size / 1e6
 
     def cycles(self) -> int:
         """Count the cycles that have ended."""
-        ended = "SELECT count(*) FROM flow_run WHERE end_time IS NOT NULL AND flow_id = (SELECT id FROM flow WHERE name = 'propose-cycle')"
-        return self._run(ended)[0][0]
-
-    def keep_as_sample(self) -> None:
-        """Set what is there aside as the sample that copies are made of, without runs that are still to come."""
-        self._run("UPDATE deployment_schedule SET active = false")  # nobody is there to run them
-        self._run("DELETE FROM flow_run_state USING flow_run r WHERE r.id = flow_run_id AND r.state_type = 'SCHEDULED'")
-        self._run("DELETE FROM flow_run WHERE state_type = 'SCHEDULED'")
-        for table in TABLES:
-            names = sql.Identifier(f"sample_{table}"), sql.Identifier(table)
-            self._run(sql.SQL("CREATE TABLE {} AS TABLE {}").format(*names))
-        for table in TABLES:
-            self._run(sql.SQL("TRUNCATE {} CASCADE").format(sql.Identifier(table)))
-
-    def add(self, copies: int, days: float, first: int, ago: float) -> None:
-        """Add so many copies of the sample, spread over `days` that ended `ago` days ago, numbered from `first`."""
-        for table in TABLES:
-            columns = self._columns(table)
-            values = [_copied(name, kind, ago, days / copies, first) for name, kind in columns]
-            self._run(
-                sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} CROSS JOIN generate_series({}, {}) AS copy").format(
-                    sql.Identifier(table),
-                    sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns),
-                    sql.SQL(", ").join(values),
-                    sql.Identifier(f"sample_{table}"),
-                    sql.Literal(first),
-                    sql.Literal(first + copies - 1),
-                )
-            )
+        flow = "SELECT id FROM flow WHERE name = 'propose-cycle'"
+        return self._one(f"SELECT count(*) FROM flow_run WHERE end_time IS NOT NULL AND flow_id = ({flow})")
 
     def overdue(self, run_days: float, event_days: float) -> int:
         """Count the runs that ended, and the events that occurred, more than so many days ago."""
-        older = "SELECT (SELECT count(*) FROM flow_run WHERE end_time < now() - interval '1 day' * {}) + (SELECT count(*) FROM events WHERE occurred < now() - interval '1 day' * {})"
-        return self._run(sql.SQL(older).format(run_days, event_days))[0][0]
+        runs = f"SELECT count(*) FROM flow_run WHERE end_time < datetime('now', '-{run_days} days')"
+        events = f"SELECT count(*) FROM events WHERE occurred < datetime('now', '-{event_days} days')"
+        return self._one(f"SELECT ({runs}) + ({events})")
 
-    def reclaim(self) -> None:
-        """Do what PostgreSQL's own autovacuum does sooner or later."""
-        self._run("VACUUM")
+    def keep_as_sample(self) -> None:
+        """Set what is there aside as the sample that copies are made of, without runs that are still to come."""
+        with self._open() as connection:
+            connection.execute("UPDATE deployment_schedule SET active = 0")  # nobody is there to run them
+            connection.execute("DELETE FROM flow_run WHERE state_type = 'SCHEDULED'")
+            states = "DELETE FROM flow_run_state WHERE flow_run_id NOT IN (SELECT id FROM flow_run)"
+            connection.execute(states)
+            for table in TABLES:
+                connection.execute(f"CREATE TABLE sample_{table} AS SELECT * FROM {table}")
+            for table in TABLES:
+                connection.execute(f"DELETE FROM {table}")
 
-    def _columns(self, table: str) -> list[tuple[str, str]]:
-        return [
-            (name, kind)
-            for name, kind in self._run(
-                sql.SQL(
-                    "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = {} "
-                    "AND table_schema = 'public' AND is_generated = 'NEVER' ORDER BY ordinal_position"
-                ).format(sql.Literal(table))
-            )
-        ]
+    def add(self, copies: int, days: float, first: int, ago: float) -> None:
+        """Add so many copies of the sample, spread over `days` that ended `ago` days ago, numbered from `first`."""
+        numbers = f"WITH RECURSIVE n(copy) AS (SELECT {first} UNION ALL SELECT copy + 1 FROM n"
+        numbers += f" WHERE copy < {first + copies - 1})"
+        back = f"'-' || ({ago} + {days / copies} * (copy - {first})) || ' days'"
+        with self._open() as connection:
+            for table in TABLES:
+                kinds = {
+                    row[1]: row[2].upper() for row in connection.execute(f"PRAGMA table_xinfo({table})") if not row[6]
+                }
+                values = ", ".join(_copied(name, kind, back) for name, kind in kinds.items())
+                insert = f"INSERT INTO {table} ({', '.join(map(_quoted, kinds))})"
+                connection.execute(f"{insert} {numbers} SELECT {values} FROM sample_{table}, n")
 
 
-def _copied(name: str, kind: str, ago: float, days: float, first: int) -> sql.Composable:
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _copied(name: str, kind: str, back: str) -> str:
     """Return the expression of one column of a copy: ids of its own, and a time of its own."""
-    column = sql.Identifier(name)
-    if kind == "uuid" and name in _OWN_IDS:
-        return sql.SQL("md5({}::text || copy)::uuid").format(column)
+    if name in _OWN_IDS:
+        return f'copied_id("{name}", copy)'
     if name == "idempotency_key":
-        return sql.SQL("{} || '-' || copy").format(column)
-    if kind.startswith("timestamp"):
-        return sql.SQL("{} - interval '1 day' * ({} + {} * (copy - {}))").format(column, ago, days, first)
-    return column
+        return f"\"{name}\" || '-' || copy"
+    if kind in {"DATETIME", "TIMESTAMP"}:
+        return f"strftime('%Y-%m-%d %H:%M:%f000', \"{name}\", {back})"
+    return _quoted(name)
+
+
+def _copied_id(value: str | None, copy: int) -> str | None:
+    """Return the id that a copy has in place of this one, the same wherever it is named."""
+    if value is None:
+        return None
+    return str(UUID(bytes=hashlib.blake2b(f"{value}-{copy}".encode(), digest_size=16).digest()))
