@@ -47,8 +47,9 @@ def restore(url: str, file: Path) -> str:
         connection.execute("UPDATE identity SET ledger_id = gen_random_uuid()::text")
         connection.execute("UPDATE leadership SET owner = 'restored', expires_at = now() - interval '1 second'")
         connection.execute(
-            "INSERT INTO operator_orders (kind, who, why, done_at, outcome) VALUES ('pause', %s, %s, now(), 'in force')",
-            ["restore", PAUSED_BECAUSE],
+            "INSERT INTO operator_orders (kind, who, why, done_at, outcome) "
+            "VALUES ('pause', 'restore', %s, now(), 'in force')",
+            [PAUSED_BECAUSE],
         )
         said = _describe(connection)
     return f"restored and paused; {said}"

@@ -180,7 +180,8 @@ def _copied(name: str, kind: str, back: str) -> str:
     if name == "idempotency_key":
         return f"\"{name}\" || '-' || copy"
     if kind in {"DATETIME", "TIMESTAMP"}:
-        return f"strftime('%Y-%m-%d %H:%M:%f000', \"{name}\", {back})"
+        # the fraction as it was: states of one run are told apart by it
+        return f'strftime(\'%Y-%m-%d %H:%M:%S\', "{name}", {back}) || substr("{name}", 20)'
     return _quoted(name)
 
 

@@ -29,9 +29,7 @@ async def backup(database_url: str, tmp_path: Path) -> Callable[[], str]:
 
 
 @pytest_asyncio.fixture
-async def from_backup(
-    make_proposer: MakeProposer, empty_database_url: str, tmp_path: Path
-) -> AsyncIterator[TakeOver]:
+async def from_backup(make_proposer: MakeProposer, empty_database_url: str, tmp_path: Path) -> AsyncIterator[TakeOver]:
     """A function that restores the backup and makes its proposer, which is paused."""
     async with AsyncExitStack() as stack:
 
@@ -86,7 +84,7 @@ async def test_what_was_in_flight_is_polled_and_nothing_is_asked_twice(
 async def test_a_restored_ledger_is_another_one_to_prefect(
     devnet: Devnet, make_proposer: MakeProposer, from_backup: TakeOver, backup: Callable[[], str], ledger: Ledger
 ) -> None:
-    """Requests made since the backup had numbers that are given again; they must not be shown in the lost ones' runs."""
+    """Numbers of requests made since the backup are given again; they must not be shown in the lost ones' runs."""
     lost = await make_proposer(devnet)
     await _identified(ledger)
     await cycle(lost)

