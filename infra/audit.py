@@ -100,7 +100,7 @@ def problems_of_licences(installed: Iterable[Distribution]) -> Iterator[str]:
         name = canonicalize_name(package.metadata["Name"])
         licence = licence_of(package)
         if not is_allowed(licence):
-            yield f"{name}: licence {licence or 'not named'}; read it, then allow it in infra/audit.py or drop the package"
+            yield f"{name}: licence {licence or 'not named'}; read it, then allow it here or drop the package"
 
 
 def licence_of(package: Distribution) -> str:
