@@ -77,7 +77,7 @@ async def test_what_was_in_flight_is_polled_and_nothing_is_asked_twice(
     assert {r.id: r.prover_id for r in await with_status(restored, Status.COMPLETE)} == ids
     assert _posts(devnet) == [("range", 1000, 1050), ("range", 1050, 1100)]
     await resume(restored)
-    await until(restored, _settled(devnet, 1100))
+    await until(restored, _settled(devnet, 1100), seconds=60)
     assert sorted(_posts(devnet)) == [("aggregation", 1000, 1100), ("range", 1000, 1050), ("range", 1050, 1100)]
 
 
@@ -110,9 +110,9 @@ async def test_hours_later_what_the_chain_has_settled_is_taken_from_the_chain(
     await cycle(lost)
     await answered(lost)
     backup()
-    await until(lost, _settled(devnet, 1100))
+    await until(lost, _settled(devnet, 1100), seconds=60)
     devnet.l2.advance_to(1200)
-    await until(lost, _settled(devnet, 1200))
+    await until(lost, _settled(devnet, 1200), seconds=60)
     await cycle(lost)
     before, nonce = _posts(devnet), await lost.l1.nonce(devnet.proposer_address)
     restored = await from_backup(devnet)
@@ -124,7 +124,7 @@ async def test_hours_later_what_the_chain_has_settled_is_taken_from_the_chain(
     assert _posts(devnet) == before
     assert await restored.ledger.transactions(unsettled=False) == []
     devnet.l2.advance_to(1300)
-    await until(restored, _settled(devnet, 1300))
+    await until(restored, _settled(devnet, 1300), seconds=60)
     assert sorted(_posts(devnet)[len(before) :]) == [
         ("aggregation", 1200, 1300),
         ("range", 1200, 1250),
@@ -156,7 +156,7 @@ async def test_a_nonce_mined_in_a_form_that_the_backup_does_not_know_blocks_noth
     await resume(restored)
     await devnet.anvil.set_block_time(1)
     devnet.l2.advance_to(1200)
-    await until(restored, _settled(devnet, 1200), seconds=30)
+    await until(restored, _settled(devnet, 1200), seconds=60)
     assert len([e for e in _posts(devnet) if e[0] == "aggregation"]) == 2
 
 
@@ -210,7 +210,7 @@ async def test_a_proposal_that_waits_in_the_mempool_unknown_to_the_backup_is_not
     await devnet.anvil.set_block_time(1)
     await _look_around(restored)
     devnet.l2.advance_to(1200)
-    await until(restored, _settled(devnet, 1200), seconds=30)
+    await until(restored, _settled(devnet, 1200), seconds=60)
     assert await restored.l1.nonce(devnet.proposer_address) == waiting.nonce + 3
 
 
@@ -234,7 +234,7 @@ async def test_a_paid_proof_that_the_backup_does_not_know_can_be_given_to_it(
         await connection.execute(text(filled))
         await connection.commit()
     await resume(restored)
-    await until(restored, _settled(devnet, 1100))
+    await until(restored, _settled(devnet, 1100), seconds=60)
     assert sorted(_posts(devnet)) == [("aggregation", 1000, 1100), ("range", 1000, 1050), ("range", 1050, 1100)]
 
 
