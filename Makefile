@@ -1,4 +1,4 @@
-.PHONY: install demo test chaos lint types clean
+.PHONY: install demo test chaos lint types audit retention clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -39,6 +39,12 @@ lint: $(STAMP) ## Check style, formatting and the direction of imports
 
 types: $(STAMP) ## Check types, strictly in the core
 	$(BIN)/basedpyright
+
+audit: $(STAMP) ## Check the lock, what is installed, and the licences
+	$(BIN)/python -m infra.audit
+
+retention: $(STAMP) ## Measure what Prefect's vacuum keeps over 10,000 cycles
+	RETENTION_CYCLES=10000 $(BIN)/python -m pytest tests/acceptance/test_retention.py -s
 
 clean: ## Remove the environment
 	rm -rf $(VENV)

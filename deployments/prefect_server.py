@@ -20,6 +20,12 @@ START_SECONDS = 90
 DRAIN_SECONDS = 5
 PORT_SECONDS = 10
 _KEPT = ("PREFECT_", "PYTHON", "LC_")
+RETENTION = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",  # seconds: 30 days of runs
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+}
+"""What Prefect's own vacuum keeps; infra ships the same."""
 
 
 class PrefectServer:
@@ -73,9 +79,7 @@ class PrefectServer:
         environment |= {
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(self._port),
-            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-            "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",  # seconds: 30 days of runs
-            "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+            **RETENTION,
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
         environment.pop("PREFECT_API_URL", None)

@@ -1,0 +1,1 @@
+"""Back a ledger up and restore it, with PostgreSQL's own tools."""

@@ -1,0 +1,1 @@
+"""The container image, and everything on one machine with compose."""
