@@ -26,8 +26,11 @@ install: $(STAMP) ## Install everything into .venv
 demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with the Prefect UI
 	@$(BIN)/proposer demo $(if $(KEEP),--keep)
 
+# Acceptance tests mostly wait for whole processes, so they run beside the others
 test: $(STAMP) ## Run every test on real parts
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest tests/acceptance > acceptance.log 2>&1 & beside=$$!; \
+	$(BIN)/python -m pytest --ignore tests/acceptance; others=$$?; \
+	wait $$beside; acceptance=$$?; cat acceptance.log; exit $$((others || acceptance))
 
 chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge what is left; KILLS=, SEED=, LOGS=folder
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(LOGS),--keep-logs $(LOGS))

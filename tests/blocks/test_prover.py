@@ -30,7 +30,7 @@ async def ask(server: Server, say: Say, seconds: float = 2) -> object:
 async def look(server: Server, say: Say) -> object:
     """Ask for a status against one scripted answer."""
     server.answer = lambda *_: say
-    async with SuccinctServer(url=server.plain, timeout_seconds=0.5) as prover:
+    async with SuccinctServer(url=server.plain, timeout_seconds=2) as prover:
         return await prover.status(HEX)
 
 

@@ -160,7 +160,7 @@ def chain(server: Server, said: Any) -> L1Chain:
         return said(method, params) if callable(said) else said
 
     server.rpc(results)
-    return L1Chain(urls=server.plain, timeout_seconds=0.5)
+    return L1Chain(urls=server.plain, timeout_seconds=2)
 
 
 def err(code: int, message: str, data: object = None) -> dict[str, Any]:

@@ -110,7 +110,7 @@ async def answered(proposer: Proposer) -> None:
         await asyncio.gather(*proposer.witnesses.values())
 
 
-async def until(proposer: Proposer, done: Callable[[], Awaitable[bool]], seconds: float = 15) -> None:
+async def until(proposer: Proposer, done: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Run cycles and looks until it is done."""
     deadline = time.monotonic() + seconds
     while not await done():
