@@ -69,7 +69,8 @@ def settled(devnet: Devnet, block: int) -> Callable[[], Awaitable[bool]]:
 
 
 async def stand_still(devnet: Devnet) -> None:
-    """Let L1 mine nothing more."""
+    """Let L1 mine nothing more, after a few blocks: what is bound to the newest one could not be checkpointed yet."""
+    await devnet.anvil.mine(3)
     await devnet.anvil.set_automine(on=False)
     await devnet.anvil.set_block_time(0)
 
