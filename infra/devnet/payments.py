@@ -50,11 +50,14 @@ def check_payments(events: list[Event], settled: list[int], ledger: Ledger | Non
             )
     report.unknown_outcomes = len(lost | (asked_again & late))
     if ledger is not None:
-        report.violations += check_asked_again(paid, lost, ledger)
+        report.violations += check_asked_again(paid, lost, set(ended), ledger)
 
 
-def check_asked_again(paid: list[Event], lost: set[str], ledger: Ledger) -> list[str]:
-    """Check that blocks whose outcome is unknown were asked for again once, and after that by a person only."""
+def check_asked_again(paid: list[Event], lost: set[str], ended: set[str], ledger: Ledger) -> list[str]:
+    """Check that blocks whose outcome is unknown were asked for again once, and after that by a person only.
+
+    What follows a proof that the network has ended is not asked because of an unknown outcome.
+    """
     violations: list[str] = []
     for row in ledger.requests:
         if row.unknown_outcomes <= _UNKNOWN_ONCE or not _because_unknown(row, ledger):
@@ -70,7 +73,7 @@ def check_asked_again(paid: list[Event], lost: set[str], ledger: Ledger) -> list
         unknown = [i for i, proof_id in enumerate(proof_ids) if proof_id in lost]
         if len(unknown) <= _UNKNOWN_ONCE:
             continue
-        after = len(proof_ids) - 1 - unknown[_UNKNOWN_ONCE]
+        after = sum(before not in ended for before in proof_ids[unknown[_UNKNOWN_ONCE] : -1])
         by_hand = sum(
             _by_hand(event)
             for row in ledger.requests

@@ -263,6 +263,19 @@ def test_payments_after_the_second_unknown_outcome_are_counted_in_the_log(
     assert report.unknown_outcomes == payments
 
 
+def test_what_follows_a_proof_that_the_network_ended_is_no_third_request() -> None:
+    """A person took the third up; the network gave it up, and the fourth follows from that."""
+    paid = [event("paid", 1000, 1100, f"{number:02x}", 10 * number) for number in range(4)]
+    answers = [event("answered", 1000, 1100, f"{number:02x}", 10 * number) for number in (2, 3)]
+    gave_up = [event("unfulfillable", 1000, 1100, "02", 25)]
+    rows = [row(3, 1000, 1100, "FAILED", "02"), row(4, 1000, 1100, "COMPLETE", "03")]
+    for ended, violations in ((gave_up, 0), ([], 1)):
+        report = Report()
+        check_payments([*paid, *answers, *ended], [], Ledger(rows, [TAKEN_UP]), report)
+        asked = [violation for violation in report.violations if "after its second unknown outcome" in violation]
+        assert len(asked) == violations, report.violations
+
+
 FULFILLED = [*PAID, event("fulfilled", 1000, 1100, "aa", 2)]
 
 
