@@ -1,20 +1,20 @@
 """Whether a cycle started now would do something: the same decisions as in the cycle, without acting."""
 
 from proposer.permission import Permission
-from proposer.plan_aggregation import plan_aggregation
-from proposer.plan_ranges import plan_ranges
-from proposer.plan_requests import plan_requests
-from proposer.plan_submission import plan_submission
 from proposer.requests import Kind
+from proposer.situation import decide
 from proposer.snapshot import Snapshot
 
 
 def to_do(snapshot: Snapshot, allowed: Permission) -> tuple[str, ...]:
     """Name what a cycle would do now, most urgent first; empty when it would do nothing."""
-    submission = plan_submission(snapshot, allowed.may_submit)
-    requests = plan_requests(snapshot, allowed.may_request)
-    aggregation = plan_aggregation(snapshot, allowed.may_request)
-    ranges = plan_ranges(snapshot, allowed.may_request)
+    decided = decide(snapshot, allowed)
+    submission, requests, aggregation, ranges = (
+        decided.submission,
+        decided.requests,
+        decided.aggregation,
+        decided.ranges,
+    )
     return (
         *((f"propose request {submission.request}",) if submission.request is not None else ()),
         *(f"checkpoint L1 block {number}" for _, number in requests.checkpoint),

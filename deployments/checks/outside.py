@@ -1,7 +1,7 @@
 """Checks of what the proposer talks to: L1, the contract, the account, the L2 node, the prover server."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from pydantic import SecretStr
 
@@ -27,11 +27,24 @@ def _each(urls: SecretStr, setting: str) -> Sequence[tuple[str, SecretStr]]:
     return [(endpoint.name, SecretStr(part)) for endpoint, part in zip(endpoints(value, setting), parts, strict=True)]
 
 
-def _of_all(problems: Sequence[str], count: int, setting: str, well: str) -> Found:
+async def _all_serve(
+    urls: SecretStr, setting: str, chain_of: Callable[[SecretStr], Awaitable[int]], what: str, expected: int | None
+) -> Found:
+    """Ask every address for its chain; some that fail are a warning, all of them an error."""
+    problems: list[str] = []
+    each = _each(urls, setting)
+    for name, url in each:
+        try:
+            found = await chain_of(url)
+        except ProposerError as failed:
+            problems.append(f"{name}: {failed}")
+        else:
+            if expected is not None and found != expected:
+                problems.append(f"{name} serves {what} {found}, not {expected}")
     if not problems:
-        return ok(well)
+        return ok(f"{len(each)} answer{'s' if len(each) == 1 else ''}")
     remedy = f"Check {setting}: that address, its key, and that the node runs."
-    return (error if len(problems) == count else warning)("; ".join(problems), remedy)
+    return (error if len(problems) == len(each) else warning)("; ".join(problems), remedy)
 
 
 async def check_settings_lead_somewhere(bench: Bench) -> Found:
@@ -51,20 +64,13 @@ async def check_settings_lead_somewhere(bench: Bench) -> Found:
 async def check_l1_nodes(bench: Bench) -> Found:
     """Every L1 node of L1_RPC answers and serves the right chain."""
     known = await bench.proposer.ledger.identity() if bench.is_open else None
-    problems: list[str] = []
-    each = _each(bench.environment.l1_rpc, "L1_RPC")
-    for name, url in each:
-        l1 = L1Chain(urls=url)
-        try:
-            found = await l1.chain_id()
-        except ProposerError as failed:
-            problems.append(f"{name}: {failed}")
-        else:
-            if known is not None and found != known.l1_chain_id:
-                problems.append(f"{name} serves chain {found}, not {known.l1_chain_id}")
-        finally:
-            await l1.aclose()
-    return _of_all(problems, len(each), "L1_RPC", f"{len(each)} answer{'s' if len(each) == 1 else ''}")
+
+    async def chain_of(url: SecretStr) -> int:
+        async with L1Chain(urls=url) as l1:
+            return await l1.chain_id()
+
+    expected = known.l1_chain_id if known is not None else None
+    return await _all_serve(bench.environment.l1_rpc, "L1_RPC", chain_of, "chain", expected)
 
 
 async def check_l1_follows_the_chain(bench: Bench) -> Found:
@@ -121,20 +127,13 @@ async def _contract_read(bench: Bench) -> int | None:
 async def check_l2_nodes(bench: Bench) -> Found:
     """Every node of L2_NODE_RPC answers and serves the right chain."""
     known = await bench.proposer.ledger.identity() if bench.is_open else None
-    problems: list[str] = []
-    each = _each(bench.environment.node_rpc, "L2_NODE_RPC")
-    for name, url in each:
-        node = OpNode(urls=url)
-        try:
-            found = (await node.rollup_config()).l2_chain_id
-        except ProposerError as failed:
-            problems.append(f"{name}: {failed}")
-        else:
-            if known is not None and found != known.l2_chain_id:
-                problems.append(f"{name} serves L2 chain {found}, not {known.l2_chain_id}")
-        finally:
-            await node.aclose()
-    return _of_all(problems, len(each), "L2_NODE_RPC", f"{len(each)} answer{'s' if len(each) == 1 else ''}")
+
+    async def chain_of(url: SecretStr) -> int:
+        async with OpNode(urls=url) as node:
+            return (await node.rollup_config()).l2_chain_id
+
+    expected = known.l2_chain_id if known is not None else None
+    return await _all_serve(bench.environment.node_rpc, "L2_NODE_RPC", chain_of, "L2 chain", expected)
 
 
 async def check_l2_node_is_synced(bench: Bench) -> Found:

@@ -1,8 +1,8 @@
 """The main story: outputs are settled over real flow runs, and Prefect shows what became of every proof."""
 
-from infra.devnet import Fault, FaultPlan, ProverTiming, check
+from infra.devnet import Fault, FaultPlan, ProverTiming
 from tests.acceptance.conftest import StartUp
-from tests.acceptance.helpers import Ledger, Prefect, Row, eventually, settled
+from tests.acceptance.helpers import Ledger, Prefect, Row, eventually, judged, settled
 from tests.devnets import StartDevnet
 
 STORY = ["PENDING/Unrequested", "RUNNING/WitnessGen", "RUNNING/Proving", "COMPLETED/Complete"]
@@ -29,15 +29,7 @@ async def test_outputs_are_settled_and_prefect_tells_the_story(
     await settled(devnet, 1300, one)
     assert rows.requests(f"id = {waited['id']}")[0]["attempt"] == 1
 
-    report = await check(
-        l1_rpc=devnet.l1_rpc,
-        oracle=devnet.oracle_address,
-        proposer=devnet.proposer_address,
-        output_root=devnet.l2.output_root,
-        log=devnet.prover.log.events,
-        ledger_url=rows.url,
-    )
-    assert report.violations == []
+    report = await judged(devnet, rows)
     assert report.outputs_settled in {2, 3}  # the second half may be aggregated before or after the retried range
     assert (report.reverted_transactions, report.unknown_outcomes) == (0, 0)
 
