@@ -6,7 +6,7 @@ from blocks.output_oracle import encode_checkpoint, encode_propose
 from flows.context import Proposer
 from flows.stages.requests import checkpoint_reverts
 from flows.stages.submission import MAX_REVERTED, node_still_agrees, reverts_when_mined, root_unknown, would_revert
-from flows.transactions import GAS_MARGIN, at_fee_cap, busy, cannot_pay, reorganised, without_key
+from flows.transactions import at_fee_cap, cannot_pay, priced_call, why_not_free, without_key
 from proposer.errors import ProposerError, Reverted
 from proposer.l1_transactions import L1Transaction, Purpose, TxStatus
 from proposer.reasons import Reason
@@ -77,19 +77,11 @@ async def _why_not(proposer: Proposer, purpose: Purpose, calldata: bytes) -> Rea
     if proposer.signer is None:
         return without_key()
     sender = proposer.signer.address
-    nonce = await proposer.l1.nonce(sender)
-    unsettled = await proposer.ledger.transactions(unsettled=True)
-    pending = next((t for t in unsettled if t.status is TxStatus.PENDING), None)
-    if pending is not None:
-        return busy(pending)
-    gone = [*(t for t in unsettled if t.nonce >= nonce), *await proposer.ledger.settled_from(sender, nonce)]
-    if gone:
-        return reorganised(gone[0])
-    call = {"from": sender, "to": proposer.oracle.address, "data": calldata}
-    gas = int(await proposer.l1.estimate_gas(call) * GAS_MARGIN)
-    fees = proposer.settings.fee_policy.suggest(*await proposer.l1.fee_suggestion())
-    balance = await proposer.l1.balance(sender)
-    return cannot_pay(f"The {purpose.value} transaction", gas * fees.cap, balance) if balance < gas * fees.cap else None
+    why_not, _ = await why_not_free(proposer, sender, await proposer.l1.nonce(sender))
+    if why_not is not None:
+        return why_not
+    priced = await priced_call(proposer, sender, purpose, calldata)
+    return priced if isinstance(priced, Reason) else None
 
 
 async def _not_mined(proposer: Proposer, snapshot: Snapshot, tx: L1Transaction) -> Reason | None:

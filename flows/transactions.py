@@ -55,17 +55,15 @@ async def _send(
     if signer is None:
         return without_key()
     nonce = await proposer.l1.nonce(signer.address)
-    if (why_not := await _not_free(proposer, signer.address, nonce)) is not None:
+    why_not, gone = await why_not_free(proposer, signer.address, nonce)
+    for tx in gone:
+        await _record(proposer, tx, TxStatus.PENDING, None)
+    if why_not is not None:
         return why_not
-    to = proposer.oracle.address
-    # the estimate is the simulation, in the next block's state: eth_call runs in the latest block, which cannot see the
-    # hash of itself that a checkpoint may ask for
-    estimate = await proposer.l1.estimate_gas({"from": signer.address, "to": to, "data": calldata})
-    action = Action(purpose, to, calldata, int(estimate * GAS_MARGIN), subject)
-    fees = proposer.settings.fee_policy.suggest(*await proposer.l1.fee_suggestion())
-    balance, price = await proposer.l1.balance(signer.address), action.gas * fees.cap
-    if balance < price:
-        return cannot_pay(f"The {purpose.value} transaction", price, balance)
+    priced = await priced_call(proposer, signer.address, purpose, calldata, subject)
+    if isinstance(priced, Reason):
+        return priced
+    action, fees = priced
     tx_hash, raw = await _sign(proposer, nonce, action, fees)
     proposer.must_lead()
     async with proposer.write() as writer:
@@ -78,20 +76,33 @@ async def _send(
     return tx_hash
 
 
-async def _not_free(proposer: Proposer, sender: str, nonce: int) -> Reason | None:
+async def why_not_free(proposer: Proposer, sender: str, nonce: int) -> tuple[Reason | None, list[L1Transaction]]:
     """Say what stands between the account and a new transaction with this nonce, its next on the chain.
 
-    A journaled transaction with this nonce or a later one was on the chain before: a reorg has taken it away.
+    A journaled transaction with this nonce or a later one was on the chain before: a reorg has taken it away. Those of
+    them that counted as settled are returned too.
     """
     unsettled = await proposer.ledger.transactions(unsettled=True)
     pending = next((t for t in unsettled if t.status is TxStatus.PENDING), None)
     if pending is not None:
-        return busy(pending)
-    gone = [t for t in unsettled if t.nonce >= nonce]
-    for tx in await proposer.ledger.settled_from(sender, nonce):
-        await _record(proposer, tx, TxStatus.PENDING, None)
-        gone.append(tx)
-    return reorganised(gone[0]) if gone else None
+        return busy(pending), []
+    settled = await proposer.ledger.settled_from(sender, nonce)
+    gone = [*(t for t in unsettled if t.nonce >= nonce), *settled]
+    return reorganised(gone[0]) if gone else None, settled
+
+
+async def priced_call(
+    proposer: Proposer, sender: str, purpose: Purpose, calldata: bytes, subject: int | None = None
+) -> tuple[Action, Fees] | Reason:
+    """Simulate a call of the contract and price it, or say that the account cannot pay. Raises `Reverted`."""
+    to = proposer.oracle.address
+    # the estimate is the simulation, in the next block's state: eth_call runs in the latest block, which cannot see the
+    # hash of itself that a checkpoint may ask for
+    estimate = await proposer.l1.estimate_gas({"from": sender, "to": to, "data": calldata})
+    action = Action(purpose, to, calldata, int(estimate * GAS_MARGIN), subject)
+    fees = proposer.settings.fee_policy.suggest(*await proposer.l1.fee_suggestion())
+    balance, most = await proposer.l1.balance(sender), action.gas * fees.cap
+    return (action, fees) if balance >= most else cannot_pay(f"The {purpose.value} transaction", most, balance)
 
 
 async def tend(proposer: Proposer) -> StageReport:
