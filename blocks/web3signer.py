@@ -66,17 +66,17 @@ class Web3Signer(Outside, Block):
         accounts = {data(account, "result", where, 20) for account in answer}  # pyright: ignore[reportUnknownVariableType]
         if bytes.fromhex(self.address[2:]) not in accounts:
             raise SignerRefuses(
-                f"SIGNER_ADDRESS: {self._rpc.name} holds {len(accounts)} keys, and none is that of {self.address}; "
-                "load its key there, or set SIGNER_ADDRESS to an account that the signer has"
+                f"{self._rpc.name} holds {len(accounts)} keys, and none is that of {self.address}; load its key there, "
+                "or set SIGNER_ADDRESS to an account that the signer has"
             )
 
     async def sign(self, tx: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """Have an EIP-1559 transaction signed; return its hash and raw bytes.
 
-        Keys of `tx`: chainId, nonce, to, data, gas, maxFeePerGas, maxPriorityFeePerGas, and value where not 0. Raises
-        `WrongSignature` as well, where it answers anything but that transaction, signed by the account.
+        Keys of `tx`: chainId, nonce, to, gas, maxFeePerGas, maxPriorityFeePerGas, and data and value where there are
+        any. Raises `WrongSignature` as well, where it answers anything but that transaction, signed by the account.
         """
-        asked = {"value": 0, **tx}
+        asked = {"value": 0, "data": b"", **tx}
         method = "eth_signTransaction"
         where = f"{method} of {self._rpc.name}"
         shown = {name: _shown(value) for name, value in asked.items()}
@@ -92,12 +92,11 @@ class Web3Signer(Outside, Block):
             if error.status not in _CLIENT_ERRORS:
                 raise
             raise SignerRefuses(
-                f"SIGNER_URL: {error}; check its path, user and password, and that the signer lets this machine in"
+                f"{error}; check path, user and password in SIGNER_URL, and that the signer lets this machine in"
             ) from None
         except RpcError as error:
             raise SignerRefuses(
-                f"SIGNER_ADDRESS: {error}; check that the signer runs in eth1 mode, holds the key of {self.address} "
-                "and lets it sign"
+                f"{error}; check that the signer runs in eth1 mode, holds the key of {self.address} and lets it sign"
             ) from None
 
     def _must_be(self, raw: bytes, asked: Mapping[str, Any], where: str) -> None:
@@ -105,8 +104,8 @@ class Web3Signer(Outside, Block):
 
         def wrong(what: str) -> WrongSignature:
             return WrongSignature(
-                f"SIGNER_URL: {where} answered {what}; nothing was sent. Check that this is the proposer's signer and "
-                "that its chain is L1's"
+                f"{where} answered {what}; nothing was sent. Check that SIGNER_URL is the proposer's signer, and that "
+                "its chain is L1's"
             )
 
         fields = _fields(raw)

@@ -160,5 +160,6 @@ class Preflight:
             error = raised
         if first or isinstance(error, FixConfiguration):
             remedy = _UP if isinstance(error, EndpointDown) else "check what it serves"
-            problems.append(f"{name}: {error}; {remedy}")
+            # what is for a person to set right says how
+            problems.append(f"{name}: {error}" + ("" if isinstance(error, FixConfiguration) else f"; {remedy}"))
         return None
