@@ -47,11 +47,17 @@ def apply(name: Name = None, env_file: EnvFile = None) -> None:
     from prefect.exceptions import PrefectException
 
     from deployments.apply import apply as run
+    from deployments.apply import check_names
 
     try:
+        problems, unchecked = asyncio.run(check_names(environment))
+        if problems:
+            refuse(problems)
         lines = asyncio.run(run(environment, environment.database_url.get_secret_value()))
     except (httpx.HTTPError, PrefectException) as error:
         refuse([f"PREFECT_API_URL: {type(error).__name__}: {error}; check the address and that a Prefect server runs"])
+    if unchecked:
+        typer.echo(f"proposer: {unchecked}", err=True)
     for line in lines:
         typer.echo(line)
 

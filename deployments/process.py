@@ -22,7 +22,7 @@ from flows.mirror import PREFECT_AWAY, Mirror
 from flows.orders import obey
 from flows.stages import observe, proving
 from flows.transactions import tend
-from proposer.errors import NotLeader, ProposerError
+from proposer.errors import NameClash, NotLeader, ProposerError
 from proposer.permission import permission
 from proposer.requests import Kind, Status
 from proposer.snapshot import Outside, Snapshot
@@ -72,8 +72,8 @@ class Process:
         self._last_error = ""
 
     async def lead(self) -> bool:
-        """Do the duties until stopped (True) or until the leadership is lost (False)."""
-        stopped = False
+        """Do the duties until stopped (True) or until the leadership is lost (False). Raises `NameClash`."""
+        stopped, clash = False, None
         try:
             async with asyncio.TaskGroup() as duties:
                 duties.create_task(self._claim.keep(), name="claim")
@@ -84,6 +84,10 @@ class Process:
             stopped = True
         except* NotLeader as lost:
             log.warning("%s", lost.exceptions[0])
+        except* NameClash as found:
+            clash = found.exceptions[0]
+        if clash is not None:
+            raise clash
         return stopped
 
     async def _stop_cleanly(self, *duties: "asyncio.Task[None]") -> None:
@@ -203,7 +207,7 @@ class Process:
                 await self._on_prefect()
                 async with get_client() as client:
                     await self._serve(client)
-            except NotLeader:
+            except (NotLeader, NameClash):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
                 self._say_once(AWAY % repr(error)[:500])

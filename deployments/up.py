@@ -19,6 +19,7 @@ from deployments.metrics import Sources, serving
 from deployments.prefect_server import PrefectServer, answers
 from deployments.preflight import Preflight
 from deployments.process import Process
+from deployments.registry import Holding, hold, take
 from deployments.signing import signer_block
 from flows.context import Proposer
 from proposer.errors import EndpointDown, InvalidSettings
@@ -53,10 +54,19 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
             stack.push_async_callback(block.aclose)
         identity = await Preflight(l1=l1, node=node, oracle=oracle, server=server, signer=signer).check(known)
         await ledger.claim_identity(identity)
-        log.info("ledger of %s; proposing as %s", identity, signer.address)
+        log.info("rollup %s: ledger of %s; proposing as %s", environment.name, identity, signer.address)
         prefect = await _prefect(environment, stack, stop if known is None else None)
+        holding = Holding(
+            name=environment.name,
+            l1_chain_id=identity.l1_chain_id,
+            contract=oracle.address,
+            account=signer.address,
+            setting=signer.setting,
+        )
+        await take(holding)
 
         async def apply_once() -> None:
+            await hold(holding, ledger)
             for line in await apply(environment, database_url):
                 log.debug("set %s", line)
 

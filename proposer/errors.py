@@ -14,6 +14,7 @@ ProposerError
 │   ├── WrongChain           an endpoint serves another chain than the ledger's
 │   └── SignerRefuses        the remote signer does not sign for the proposer's account
 └── CallAHuman               the outside contradicts itself
+    ├── NameClash            another rollup has this one's account or contract
     ├── BadReply             an answer that does not have the documented shape; names the field
     ├── WrongSignature       the remote signer answered other bytes than the transaction it was asked to sign
     ├── RequestRefused       the prover server answered a request with an error
@@ -87,6 +88,10 @@ class SignerRefuses(FixConfiguration):
 
 class CallAHuman(ProposerError):
     """The outside contradicts itself."""
+
+
+class NameClash(CallAHuman):
+    """Another rollup has this one's account or contract: the two would spend against each other."""
 
 
 class BadReply(CallAHuman):
