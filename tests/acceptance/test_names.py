@@ -8,17 +8,26 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest_asyncio
+from prefect.client.orchestration import PrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.apply import apply
+from deployments.environment import read_environment
+from deployments.registry import Holding, register, release
 from infra.devnet import Devnet, check
 from infra.devnet.anvil import account_key
 from infra.devnet.signer import SignerStandIn
-from tests.acceptance.conftest import StartUp
+from tests.acceptance.conftest import SessionServer, StartUp
 from tests.acceptance.helpers import ROOT, Hold, Ledger, Prefect, Row, Up, eventually, settled
 from tests.devnets import StartDevnet
 
 CHAIN = 31337
+ONE, TWO, THREE = (account_key(number)[0] for number in (5, 6, 7))
+KEY = account_key(5)[1]
+CONTRACT, OTHER, NEW = ("0x" + digit * 40 for digit in "123")
+SIGNERS = {"op-succinct-local-signer", "op-succinct-web3signer"}
 NAMES = ("op-a", "op-b")
-OWN = {"WITNESS_GEN_TIMEOUT": "8s", "POLL_INTERVAL": "6s"}
+OWN = {"WITNESS_GEN_TIMEOUT": "8s", "POLL_INTERVAL": "10s"}
 PATIENCE = 120
 """Seconds: four processes and two devnets share the machine."""
 
@@ -52,15 +61,14 @@ async def test_two_rollups_share_a_prefect_server(
     for ledger in ledgers:
         await prefect.equal(ledger)
     await _each_has_its_own(prefect, ledgers)
-    refused = await _a_third_is_refused(up, first, second, one, empty_database_url)
-    assert await _killed_or_cancelled_alone(prefect, (first, second), (one, other), ledgers)
+    await _others_are_refused(up, first, second, one, empty_database_url)
+    await _killed_or_cancelled_alone(prefect, (first, second), (one, other), ledgers)
 
     for devnet, process in ((first, one), (second, other)):
         await settled(devnet, 1200, process, seconds=PATIENCE)
     for devnet, ledger in zip((first, second), ledgers, strict=True):
         await _judged(devnet, ledger)
     assert {sent["from"] for sent in signer.signed} == {second.proposer_address}
-    assert [process.returncode for process in refused] == [2, 2]
 
 
 async def _each_has_its_own(prefect: Prefect, ledgers: list[Ledger]) -> None:
@@ -85,44 +93,37 @@ async def _each_has_its_own(prefect: Prefect, ledgers: list[Ledger]) -> None:
             assert f"rollup-{name}" in cycle["tags"]
 
 
-async def _a_third_is_refused(up: StartUp, first: Devnet, second: Devnet, one: Up, empty_database_url: str) -> list[Up]:
-    """Under a third name with the first one's account and the second one's contract, or on the first one's ledger."""
+async def _others_are_refused(up: StartUp, first: Devnet, second: Devnet, one: Up, empty_database_url: str) -> None:
+    """A third name with the first one's account and the second one's contract, and one on the first one's ledger."""
     await second.owner_call("addProposer", first.proposer_address)
     own = {"PROPOSER_NAME": "op-c", "DATABASE_URL": empty_database_url}
     third = up(second, "op-c", **own, PRIVATE_KEY=first.proposer_key)
-    same = up(first, "op-d", PROPOSER_NAME="op-d")
     applying = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deployments.cli", "apply", "--name", "op-e"),
+        *(sys.executable, "-m", "deployments.cli", "apply", "--name", "op-d"),
         cwd=ROOT,
         env=one.environment,
         stderr=subprocess.PIPE,
     )
     _, said = await applying.communicate()
-    await asyncio.gather(third.ended(30), same.ended(30))
+    assert (applying.returncode, await third.ended(60)) == (2, 2)
     account, chain = first.proposer_address, f"on chain {CHAIN}"
-    for name, text, owner in (
-        ("op-c", third.output, "op-b"),
-        ("op-d", same.output, "op-a"),
-        ("op-e", said.decode(), "op-a"),
-    ):
+    for name, text, owner in (("op-c", third.output, "op-b"), ("op-d", said.decode(), "op-a")):
         assert f"PRIVATE_KEY: account {account} {chain} signs for rollup 'op-a' of this Prefect server" in text
         assert "give this one an account of its own" in text
         assert re.search(rf"L2OO_ADDRESS: contract 0x\w+ {chain} is proposed to by rollup '{owner}'", text), text
         assert f"and this is '{name}'" in text
         assert f"prefect variable unset op-succinct-signer-{CHAIN}-{account.lower()}" in text
-    assert applying.returncode == 2
-    return [third, same]
 
 
 async def _killed_or_cancelled_alone(
     prefect: Prefect, devnets: tuple[Devnet, Devnet], processes: tuple[Up, Up], ledgers: list[Ledger]
-) -> bool:
+) -> None:
     """The first is killed in a cycle with a proof under way, the second starts anew beside it and settles."""
     (first, second), (one, other) = devnets, processes
     held = Hold(first.traps, "prover.range.arrived")
     first.l2.advance_to(1150)
     await held.reached()
-    (open_one,) = await ledgers[0].having("status = 'WITNESSGEN'", alive=one)
+    (open_one,) = await ledgers[0].having("status = 'WITNESSGEN' AND flow_run_id IS NOT NULL", alive=one, seconds=60)
     first.op_node.faults.hang = True
 
     async def cycle_runs() -> list[Row]:
@@ -151,17 +152,10 @@ async def _killed_or_cancelled_alone(
         return (await prefect.run(cycles[0]["id"]))["state"]["type"] == "CRASHED"
 
     await eventually("the first closes its own cycle", closed, alive=one)
-    taken = await asyncio.to_thread(_retry, one, open_one["id"])
-    assert taken.returncode == 0, taken.stderr
+    proving = await prefect.get(f"/deployments/name/prove/{NAMES[0]}")
+    by_hand = {"parameters": {"request_id": open_one["id"]}, "state": {"type": "SCHEDULED"}}
+    await prefect.post(f"/deployments/{proving['id']}/create_flow_run", by_hand)
     first.l2.advance_to(1200)
-    return True
-
-
-def _retry(one: Up, request: int) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "deployments.cli", "retry", str(request), "--name", NAMES[0]]
-    return subprocess.run(
-        command, cwd=ROOT, env=one.environment, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 async def _judged(devnet: Devnet, ledger: Ledger) -> None:
@@ -175,3 +169,56 @@ async def _judged(devnet: Devnet, ledger: Ledger) -> None:
     )
     assert report.violations == []
     assert report.reverted_transactions == 0
+
+
+def holding(name: str, account: str | None = ONE, contract: str = CONTRACT) -> Holding:
+    """What a rollup of this name has."""
+    return Holding(name=name, l1_chain_id=1, contract=contract, account=account, setting="SIGNER_ADDRESS")
+
+
+async def test_an_account_is_one_rollups_until_it_uses_another(prefect: Prefect, prefect_server: SessionServer) -> None:
+    """Of two that come at once one has it; a refusal takes nothing; what is given back is free for others."""
+    async with PrefectClient(prefect_server.api_url) as client:
+        own = {"op-a": CONTRACT, "op-b": OTHER}
+        both = await asyncio.gather(*(register(client, holding(name, ONE, own[name])) for name in NAMES))
+        (winner,), (refusal,) = [[n for n, said in zip(NAMES, both, strict=True) if not said], [s for s in both if s]]
+        loser = NAMES[1 - NAMES.index(winner)]
+        assert len(refusal) == 1
+        assert f"account {ONE} on chain 1 signs for rollup {winner!r}" in refusal[0]
+        assert await register(client, holding("op-c", TWO, own[loser])) == [], "the refused has taken nothing"
+        assert await register(client, holding(winner, ONE, own[winner])) == []
+        assert await register(client, holding(winner, None, own[winner])) == [], (
+            "without a signer there is none to share"
+        )
+
+        rotated = holding(winner, THREE, own[winner])
+        assert await register(client, rotated) == []
+        assert await release(client, rotated, [ONE]) == [], "kept while something of it is unmined"
+        assert await release(client, rotated, []) == [f"op-succinct-signer-1-{ONE.lower()}"]
+        assert await register(client, holding("op-d", ONE, NEW)) == []
+        names = {variable["name"]: variable["value"] for variable in await prefect.all("/variables/filter")}
+        assert names[f"op-succinct-signer-1-{THREE.lower()}"] == winner
+        assert names[f"op-succinct-signer-1-{ONE.lower()}"] == "op-d"
+
+
+async def test_a_key_that_is_not_used_any_more_is_not_kept_in_prefect(
+    prefect: Prefect, prefect_server: SessionServer
+) -> None:
+    """`apply` with a remote signer deletes the block of the key, of this rollup only."""
+    values = {
+        "PREFECT_API_URL": prefect_server.api_url,
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
+        "L1_RPC": "http://127.0.0.1:1",
+        "L2_NODE_RPC": "http://127.0.0.1:1",
+        "L2OO_ADDRESS": CONTRACT,
+    }
+    remote = {"SIGNER_URL": "http://127.0.0.1:1", "SIGNER_ADDRESS": ONE}
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
+        for name, signer in (("op-a", {"PRIVATE_KEY": KEY}), ("op-b", {"PRIVATE_KEY": KEY}), ("op-a", remote)):
+            environment = read_environment({**values, **signer, "PROPOSER_NAME": name})
+            await apply(environment, values["DATABASE_URL"])
+    documents = await prefect.all("/block_documents/filter")
+    assert {(d["block_type"]["slug"], d["name"]) for d in documents if d["block_type"]["slug"] in SIGNERS} == {
+        ("op-succinct-web3signer", "op-a"),
+        ("op-succinct-local-signer", "op-b"),
+    }
