@@ -8,14 +8,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from deployments.claim import Claim
-from deployments.runner import Runner
+from deployments.runner import Runner, Runs
 from flows.context import Proposer, snapshot_of
 from flows.cycle import call, run_stages
 from flows.mirror import PREFECT_AWAY, Mirror
@@ -59,7 +57,7 @@ class Process:
         self._on_prefect = on_prefect
         self._runner: Runner | None = None
         self._mirror: Mirror | None = None
-        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._runs = Runs()
         self._kick = asyncio.Event()
         self._attached = asyncio.Event()
         self._outside: Outside | None = None
@@ -210,7 +208,7 @@ class Process:
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:
-        runner, mirror = Runner(self._proposer, client, self._running), Mirror(self._proposer, client)
+        runner, mirror = Runner(self._proposer, client, self._runs), Mirror(self._proposer, client)
         await runner.attach()
         # known from here on only: one that is not attached knows no deployment to wake
         self._runner, self._mirror, self._prefect_answers = runner, mirror, True
