@@ -15,7 +15,7 @@ from proposer.errors import NotLeader
 from proposer.situation import Leader
 
 TTL_SECONDS = 8
-"""After so long without a renewal a standby takes over; with its first cycle that is under 15 s on a busy machine too."""
+"""After so long without a renewal a standby takes over: it works within 15 s on a busy machine too."""
 RENEW_SECONDS = 2
 
 _l = leadership.c
