@@ -57,6 +57,9 @@ class Code(StrEnum):
     AGGREGATION_REFUSED = "aggregation-refused"
     FEE_CAP = "fee-cap"
     KEY_CHANGED = "key-changed"
+    CYCLES_FAIL = "cycles-fail"
+    NONCE_DISPLACED = "nonce-displaced"
+    TRANSACTION_REVERTED = "transaction-reverted"
 
 
 SEVERITY: Mapping[Code, Severity] = {
@@ -94,6 +97,7 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.PAUSED,
             Code.OPTIMISTIC_MODE,
             Code.LOW_BALANCE,
+            Code.TRANSACTION_REVERTED,
         ),
         Severity.WARNING,
     ),
@@ -110,6 +114,8 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.REQUEST_PARKED,
             Code.FEE_CAP,
             Code.KEY_CHANGED,
+            Code.CYCLES_FAIL,
+            Code.NONCE_DISPLACED,
         ),
         Severity.CRITICAL,
     ),
