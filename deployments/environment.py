@@ -22,16 +22,26 @@ IGNORED = {
     "WAIT_NODE_SYNC": "a node that is starting plans nothing and blocks nothing",
     "DB_PATH": "the ledger is PostgreSQL: see DATABASE_URL and PROPOSER_HOME",
     "USE_CACHED_DB": "the ledger is never deleted",
-    "SLACK_TOKEN": "use Prefect automations",
+    "SLACK_TOKEN": "see ALERT_SLACK_WEBHOOK",
     "LOOP_INTERVAL": "see POLL_INTERVAL",
     "RANGE_PROOF_INTERVAL": "see MAX_BLOCK_RANGE_PER_SPAN_PROOF",
 }
 """op-succinct names that have no effect here, and why; said once at start."""
 
 _PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-_SECRETS = ("L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", *_PREFECT_CREDENTIALS)
+WEBHOOKS = ("ALERT_SLACK_WEBHOOK", "ALERT_WEBHOOK")
+_SECRETS = (
+    "L1_RPC",
+    "L2_NODE_RPC",
+    "PRIVATE_KEY",
+    "OP_SUCCINCT_SERVER_URL",
+    "DATABASE_URL",
+    *WEBHOOKS,
+    *_PREFECT_CREDENTIALS,
+)
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_SLACK = re.compile(r"https://hooks\.slack(-gov)?\.com/services/[A-Za-z0-9]+/[A-Za-z0-9]+/[A-Za-z0-9]+/?")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
@@ -67,6 +77,8 @@ class Environment:
     prefect_port: int
     metrics: Listen | None
     """Where metrics and health are served; None: nowhere."""
+    webhooks: Mapping[str, SecretStr]
+    """Where alerts go, by the name of the setting; those that are set."""
     ignored: Mapping[str, str]
 
 
@@ -102,6 +114,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     prefect_is_local = _prefect(names, problems)
     port = _port(names, problems)
     metrics = _metrics(names, settings, problems)
+    webhooks = {name: SecretStr(_urls(names, name, problems, "")) for name in WEBHOOKS if name in names}
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
@@ -132,6 +145,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         prefect_credentials={name: SecretStr(names[name]) for name in _PREFECT_CREDENTIALS if name in names},
         prefect_port=port,
         metrics=metrics,
+        webhooks=webhooks,
         ignored={name: why for name, why in IGNORED.items() if names.get(name)},
     )
 
@@ -229,6 +243,13 @@ def _urls(names: Mapping[str, str], name: str, problems: list[str], what: str, *
     try:
         if name == "OP_SUCCINCT_SERVER_URL" and "," in value:
             problems.append(f"{name}: names several servers; set it to one, because each knows only its own proofs")
+        elif name in WEBHOOKS and "," in value:
+            problems.append(f"{name}: names several addresses; set it to one")
+        elif name == "ALERT_SLACK_WEBHOOK" and not _SLACK.fullmatch(value):
+            problems.append(
+                f"{name}: not a Slack webhook, https://hooks.slack.com/services/T.../B.../...; set it to one's "
+                "address, and ALERT_WEBHOOK to that of anything else"
+            )
         else:
             endpoints(value, name)
     except InvalidSettings:
