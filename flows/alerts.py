@@ -80,7 +80,8 @@ class Alerts:
         """Look once and emit what is new, all in one call; return the names of the events."""
         if not self._recalled:
             await self._recall(client)
-        now, seen = datetime.now(UTC), await standing(self._proposer.ledger, LATELY)
+        seen = await standing(self._proposer.ledger, LATELY)
+        now = seen.now
         self._take_in(seen, now)
         signals = self._watch.signals(now)
         orders = [order for order in seen.orders if order.id not in self._orders_told]
@@ -133,7 +134,7 @@ class Alerts:
         cycles_run = clock - proposer.last_cycle_at < max(60.0, 3 * settings.poll_interval)
         every = min(ALIVE_SECONDS, settings.alert_silent_after / 4)
         if (cycles_run or proposer.draining) and clock - self._alive_at >= every:
-            last = datetime.now(UTC) - timedelta(seconds=clock - proposer.last_cycle_at)
+            last = now.astimezone(UTC) - timedelta(seconds=clock - proposer.last_cycle_at)
             sentence = f"It led under epoch {proposer.epoch}, and its last cycle began {last:%Y-%m-%d %H:%M:%S} UTC."
             events.append(self._event(ALIVE, {"sentence": sentence, "epoch": proposer.epoch}, now))
         oracle = proposer.record.outside.oracle if proposer.record.outside else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 
@@ -21,6 +21,8 @@ ORDERS = 20
 class Standing:
     """One look at the ledger."""
 
+    now: datetime
+    """By the database's clock."""
     parked: Sequence[ProofRequest]
     required: Mark | None
     """The next required L2 block when it was last due, and since when."""
@@ -34,7 +36,8 @@ async def standing(ledger: Database, lately: timedelta) -> Standing:
     done = select(operator_orders).where(o.done_at > func.now() - lately).order_by(o.id.desc()).limit(ORDERS)
     parked = select_requests().where(proof_requests.c.status == Status.PARKED.value).order_by(proof_requests.c.id)
     async with ledger.connect() as connection:
+        now = (await connection.execute(select(func.now()))).scalar_one()
         requests = [request_from(row) for row in await connection.execute(parked)]
         due = (await connection.execute(select(marks).where(marks.c.name == "required"))).one_or_none()
         orders = [order_from(row) for row in await connection.execute(done)]
-    return Standing(requests, Mark(due.number, due.at) if due is not None else None, orders[::-1])
+    return Standing(now, requests, Mark(due.number, due.at) if due is not None else None, orders[::-1])
