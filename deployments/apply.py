@@ -1,4 +1,4 @@
-"""`proposer apply`: make Prefect hold this rollup's blocks, work pool and deployments; again changes nothing."""
+"""`proposer apply`: make Prefect hold what this rollup needs there; again changes nothing."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,6 +22,7 @@ from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
 from blocks.signer import LocalSigner
 from blocks.web3signer import Web3Signer
+from deployments.automations import apply_automations
 from deployments.environment import Environment
 from deployments.homes import DEFAULT_NAME
 from deployments.registry import Holding, register
@@ -48,7 +49,7 @@ def blocks_of(environment: Environment, database_url: str) -> dict[str, Block]:
 
 
 async def apply(environment: Environment, database_url: str) -> list[str]:
-    """Save the blocks, the work pool and the deployments of `prefect.yaml`; return what was set."""
+    """Save the blocks, the work pool, the deployments of `prefect.yaml` and the automations; return what was set."""
     done: list[str] = []
     async with get_client() as client:
         for block in blocks_of(environment, database_url).values():
@@ -58,7 +59,8 @@ async def apply(environment: Environment, database_url: str) -> list[str]:
         await _work_pool(client, environment.name)
         done.append(f"work pool {environment.name}")
         deployed = [await _deploy(client, description, environment) for description in _descriptions(environment.name)]
-    return [*done, *(f"deployment {name}" for name in deployed)]
+        automations = await apply_automations(client, environment)
+    return [*done, *(f"deployment {name}" for name in deployed), *automations]
 
 
 async def check_names(environment: Environment) -> tuple[list[str], str]:

@@ -15,6 +15,7 @@ from deployments import signing
 from deployments.homes import problem_with_home, read_home, read_name
 from deployments.signing import LocalKey, RemoteSigner, read_signer
 from deployments.values import is_address, read_address, read_url, read_urls
+from deployments.webhooks import WEBHOOKS, read_webhooks
 from proposer.errors import InvalidSettings
 from proposer.settings import ProposerSettings, parse_seconds
 
@@ -25,7 +26,7 @@ IGNORED = {
     "WAIT_NODE_SYNC": "a node that is starting plans nothing and blocks nothing",
     "DB_PATH": "the ledger is PostgreSQL: see DATABASE_URL and PROPOSER_HOME",
     "USE_CACHED_DB": "the ledger is never deleted",
-    "SLACK_TOKEN": "use Prefect automations",
+    "SLACK_TOKEN": "see ALERT_SLACK_WEBHOOK",
     "LOOP_INTERVAL": "see POLL_INTERVAL",
     "RANGE_PROOF_INTERVAL": "see MAX_BLOCK_RANGE_PER_SPAN_PROOF",
 }
@@ -35,6 +36,7 @@ _PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
 _SECRETS = (
     *("L1_RPC", "L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL"),
     *signing.SECRETS,
+    *WEBHOOKS,
     *_PREFECT_CREDENTIALS,
 )
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
@@ -73,6 +75,8 @@ class Environment:
     prefect_port: int
     metrics: Listen | None
     """Where metrics and health are served; None: nowhere."""
+    webhooks: Mapping[str, SecretStr]
+    """Where alerts go, by the name of the setting; those that are set."""
     ignored: Mapping[str, str]
 
 
@@ -111,6 +115,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     prefect_is_local = _prefect(names, problems)
     port = _port(names, problems)
     metrics = _metrics(names, settings, problems)
+    webhooks = read_webhooks(names, problems)
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
@@ -141,6 +146,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         prefect_credentials={name: SecretStr(names[name]) for name in _PREFECT_CREDENTIALS if name in names},
         prefect_port=port,
         metrics=metrics,
+        webhooks=webhooks,
         ignored={name: why for name, why in IGNORED.items() if names.get(name)},
     )
 

@@ -204,6 +204,8 @@ async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, recei
         await writer.record(tx.id, status, receipt)
         if tx.request is not None:
             await writer.note(tx.request, sentence)
+    if (what := incident(tx, status)) is not None:
+        proposer.record.incidents.append(what)
     return sentence
 
 
@@ -298,6 +300,33 @@ async def _broadcast(proposer: Proposer, raw: bytes, nonce: int) -> Sent | None:
 def _say(sent: Sent | None, tx: L1Transaction, price: int, report: StageReport) -> None:
     if sent is Sent.INSUFFICIENT_FUNDS:
         report.reasons = [*report.reasons, cannot_pay(f"The {tx}", price)]
+
+
+def incident(tx: L1Transaction, status: TxStatus) -> Reason | None:
+    """Say what happened to a transaction, where a person has to hear of it."""
+    match status:
+        case TxStatus.PENDING:
+            return reorganised(tx)
+        case TxStatus.DISPLACED:
+            return Reason(
+                Code.NONCE_DISPLACED,
+                f"Nonce {tx.nonce} of the proposer's account was used by a transaction that is not in its ledger.",
+                "Unless the ledger was restored from a backup, somebody else has the key: give each proposer an "
+                "account of its own. If nobody should have it, rotate the key (docs/operations.md).",
+                {"nonce": tx.nonce, "sender": tx.sender},
+            )
+        case TxStatus.REVERTED:
+            return Reason(
+                Code.TRANSACTION_REVERTED,
+                f"The {tx} reverted on L1, although its simulation passed.",
+                "Nothing, once: it is planned anew. If it repeats, look for what else changes the contract, such as a "
+                "second proposer.",
+                {"nonce": tx.nonce},
+            )
+        case TxStatus.MINED | TxStatus.CONFIRMED:
+            return None
+        case _:
+            assert_never(status)
 
 
 def without_key() -> Reason:
