@@ -20,8 +20,8 @@ from blocks.ledger import ProofLedger
 from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
-from blocks.signer import LocalSigner
 from deployments.environment import Environment
+from deployments.signing import signer_block
 
 WORK_POOL_TYPE = "op-succinct-proposer"
 """A type that no worker but the proposer process serves."""
@@ -35,7 +35,7 @@ def blocks_of(environment: Environment, database_url: str) -> dict[str, Block]:
         "l1": L1Chain(urls=environment.l1_rpc),
         "node": OpNode(urls=environment.node_rpc),
         "oracle": L2OutputOracle(address=environment.oracle_address),
-        "signer": LocalSigner(private_key=environment.private_key),
+        "signer": signer_block(environment.signer),
         "server": SuccinctServer(url=environment.server_url, mock=environment.settings.mock),
         "ledger": ProofLedger(database_url=SecretStr(database_url)),
     }

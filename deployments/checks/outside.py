@@ -54,7 +54,7 @@ async def check_settings_lead_somewhere(bench: Bench) -> Found:
         l1_rpc=environment.l1_rpc,
         node_rpc=environment.node_rpc,
         oracle_address=environment.oracle_address,
-        private_key=environment.private_key,
+        signer=environment.signer,
         server_url=environment.server_url,
     )
     problems = await problems_of(parts)
