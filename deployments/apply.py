@@ -31,6 +31,7 @@ PREFECT_YAML = Path(__file__).resolve().parent.parent / "prefect.yaml"
 
 def blocks_of(environment: Environment, database_url: str) -> dict[str, Block]:
     """Build this rollup's blocks from the environment, by the name each is known as here."""
+    assert environment.signer is not None  # only a dry run has none, and sets nothing up
     return {
         "l1": L1Chain(urls=environment.l1_rpc),
         "node": OpNode(urls=environment.node_rpc),
