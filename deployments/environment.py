@@ -32,11 +32,12 @@ IGNORED = {
 """op-succinct names that have no effect here, and why; said once at start."""
 
 _PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-_SECRETS = (
+SECRETS = (
     *("L1_RPC", "L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL"),
     *signing.SECRETS,
     *_PREFECT_CREDENTIALS,
 )
+"""Names that hold secrets: each may be given as NAME_FILE, and tests look for its value in everything shown."""
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 
 
@@ -198,7 +199,7 @@ def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str
     No path is shown: it may be the secret itself, set under the wrong name.
     """
     names = {name: value.strip() for name, value in values.items() if value.strip()}
-    for name in _SECRETS:
+    for name in SECRETS:
         path = names.get(f"{name}_FILE")
         if path is None:
             continue
