@@ -121,7 +121,6 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
             "PROPOSER_HOME",
         }
         assert Path(env["PROPOSER_HOME"]).parent == tmp_path
-        assert not Path(env["PROPOSER_HOME"]).exists(), "a ledger of its own for every devnet"
         async with httpx.AsyncClient(base_url=env["DEVNET_CONTROL_URL"], timeout=10, trust_env=False) as control:
 
             async def post(path: str, body: dict[str, Any] | None = None) -> httpx.Response:
