@@ -189,6 +189,18 @@ class Ledger:
 
         return await eventually(f"{at_least} requests where {where}", look, seconds=seconds, alive=alive)
 
+    async def at_rest(self, up: Up) -> None:
+        """Wait until nothing is under way: every transaction is confirmed, every request settled or ended."""
+
+        async def look() -> bool:
+            moving = self.query(
+                "SELECT status FROM proof_requests WHERE status IN ('UNREQ', 'WITNESSGEN', 'PROVING', 'COMPLETE') "
+                "UNION ALL SELECT status FROM l1_transactions WHERE status IN ('PENDING', 'MINED')"
+            )
+            return not moving
+
+        await eventually("the ledger is at rest", look, alive=up)
+
     def history(self, request: int) -> list[str]:
         """Return the statuses a request went through, without repeats."""
         rows = self.query("SELECT to_status FROM request_events WHERE request_id = %s ORDER BY id", request)
