@@ -26,7 +26,7 @@ from deployments.automations import apply_automations
 from deployments.environment import Environment
 from deployments.homes import DEFAULT_NAME
 from deployments.registry import Holding, register
-from deployments.signing import signer_block
+from deployments.signing import LocalKey, signer_block
 from flows.prove import rollup_tag
 from proposer.errors import ProposerError
 
@@ -38,6 +38,7 @@ PREFECT_YAML = Path(__file__).resolve().parent.parent / "prefect.yaml"
 
 def blocks_of(environment: Environment, database_url: str) -> dict[str, Block]:
     """Build this rollup's blocks from the environment, by the name each is known as here."""
+    assert environment.signer is not None  # only a dry run has none, and sets nothing up
     return {
         "l1": L1Chain(urls=environment.l1_rpc),
         "node": OpNode(urls=environment.node_rpc),
@@ -65,6 +66,7 @@ async def apply(environment: Environment, database_url: str) -> list[str]:
 
 async def check_names(environment: Environment) -> tuple[list[str], str]:
     """Take the rollup's account and contract; return what another rollup has, and what could not be looked at."""
+    assert environment.signer is not None  # as above
     signer = signer_block(environment.signer)
     try:
         async with L1Chain(urls=environment.l1_rpc) as l1:
@@ -84,7 +86,8 @@ async def check_names(environment: Environment) -> tuple[list[str], str]:
 
 async def _forget_signer(client: PrefectClient, environment: Environment) -> None:
     """Delete the block of a signer that is not used any more: there may be a key in it."""
-    others = {LocalSigner, Web3Signer} - {type(signer_block(environment.signer))}
+    used = LocalSigner if isinstance(environment.signer, LocalKey) else Web3Signer
+    others = {LocalSigner, Web3Signer} - {used}
     for other in others:
         slug = other.get_block_type_slug()
         try:

@@ -22,6 +22,7 @@ from proposer.l1_transactions import (
     Receipt,
     Record,
     Replace,
+    Step,
     TxStatus,
     is_next,
     next_step,
@@ -128,18 +129,24 @@ async def tend(proposer: Proposer) -> StageReport:
     return report
 
 
-async def _tend(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
+async def look_at(proposer: Proposer, tx: L1Transaction) -> tuple[Step | None, str]:
+    """Say what is to be done about a transaction now, and why where its nonce is to be used for something else."""
     chain = await _chain_says(proposer, tx)
     better = await _something_better(proposer, tx, chain)
     now = await proposer.ledger.now()
     timeout = timedelta(seconds=proposer.settings.resubmission_timeout)
     instead = better.action if better else None
-    match next_step(tx, chain, proposer.settings.num_confirmations, timeout, now, instead):
+    step = next_step(tx, chain, proposer.settings.num_confirmations, timeout, now, instead)
+    return step, better.why if better else ""
+
+
+async def _tend(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
+    step, better = await look_at(proposer, tx)
+    match step:
         case Record(status, receipt):
             report.did.append(await _record(proposer, tx, status, receipt))
         case Replace(action):
-            assert better is not None  # it is what there is to replace it with
-            await _sign_again(proposer, tx, action, better.why, report)
+            await _sign_again(proposer, tx, action, better, report)
         case Bump():
             why = f"not mined after {proposer.settings.resubmission_timeout:.0f} s"
             if not await _sign_again(proposer, tx, tx.newest.action, why, report):
@@ -334,7 +341,7 @@ def without_key() -> Reason:
     return Reason(
         Code.NOT_APPROVED,
         "There is no signer, so no transaction can be sent.",
-        "Set SIGNER_URL and SIGNER_ADDRESS, or PRIVATE_KEY, to those of an approved proposer.",
+        "Set SIGNER_URL and SIGNER_ADDRESS, or PRIVATE_KEY, to those of an approved proposer, and DRY_RUN to false.",
     )
 
 

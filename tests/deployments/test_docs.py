@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 from deployments.automations import rules
 from deployments.checks import CHECKS
 from deployments.cli import app
+from deployments.environment import SECRETS
 from deployments.metrics.catalogue import CATALOGUE
+from deployments.reference import page
 from proposer.alerts import ALERT, ALIVE, DUE, ORDER, OVER, SETTLED
 from proposer.l1_transactions import TxStatus
 from proposer.reasons import SEVERITY, Code
@@ -61,26 +63,38 @@ def _table(text: str) -> dict[str, str]:
     return {name: cell.strip("`") for name, cell in rows}
 
 
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    assert _read("docs/configuration.md") == page(), "run: make docs"
+
+
 @pytest.mark.parametrize("field", ProposerSettings.model_fields.values(), ids=lambda field: str(field.alias))
-def test_the_readme_has_every_setting_with_its_default(field: FieldInfo) -> None:
+def test_every_setting_is_listed_with_its_default_and_meaning(field: FieldInfo) -> None:
     default = field.get_default()
     expected = "not set" if default is None else str(default).lower()
     assert field.alias is not None
-    assert _table(_read("README.md")).get(field.alias) == expected
+    assert field.description, "its docstring is what a reader of the page sees"
+    assert _table(_read("docs/configuration.md")).get(field.alias) == expected
 
 
-def test_the_readme_has_no_setting_that_the_code_does_not_read() -> None:
-    names = {name for name in _table(_read("README.md")) if name.isupper()}
+def test_no_setting_is_listed_that_the_code_does_not_read() -> None:
+    names = {name for name in _table(_read("docs/configuration.md")) if name.isupper()}
     aliases = {field.alias for field in ProposerSettings.model_fields.values()}
     assert names - aliases <= _names_in(*ENVIRONMENT)
 
 
-def test_the_readme_names_everything_that_the_environment_is_asked_for() -> None:
-    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("README.md")))
+def test_everything_that_the_environment_is_asked_for_is_listed() -> None:
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("docs/configuration.md")))
     assert _names_in(*ENVIRONMENT) <= named
 
 
-ENVIRONMENT = tuple(ROOT / "deployments" / name for name in ("environment.py", "homes.py", "signing.py", "webhooks.py"))
+def test_every_secret_is_marked_as_one() -> None:
+    marked = set(re.findall(r"^\| `(\w+)` \|.*\*secret\* \|$", _read("docs/configuration.md"), re.MULTILINE))
+    assert marked == set(SECRETS)
+
+
+ENVIRONMENT = tuple(
+    ROOT / "deployments" / f"{name}.py" for name in ("environment", "homes", "signing", "webhooks", "console")
+)
 """The modules that read it."""
 
 
