@@ -53,7 +53,7 @@ def claim_home(home: Path, name: str) -> str | None:
     """Make the folder this rollup's for good; say what is wrong where it is another's."""
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=home, prefix="name.", encoding="utf-8") as file:
-        file.write((_owner_without_file(home) or name) + "\n")
+        file.write(name + "\n")
         file.flush()
         with suppress(FileExistsError):
             os.link(file.name, home / "name")  # all of it or nothing: two may begin at the same instant
@@ -64,9 +64,4 @@ def _owner(home: Path) -> str | None:
     try:
         return (home / "name").read_text(encoding="utf-8").strip() or None
     except OSError:
-        return _owner_without_file(home)
-
-
-def _owner_without_file(home: Path) -> str | None:
-    """Return whose folder it is that was made before rollups had names."""
-    return DEFAULT_NAME if (home / "postgres").is_dir() else None
+        return None

@@ -385,12 +385,6 @@ def test_a_folder_belongs_to_the_name_that_came_first(tmp_path: Path) -> None:
         ledger_of({"PROPOSER_HOME": str(home)})
 
 
-def test_a_folder_from_before_there_were_names_is_the_default_rollups(tmp_path: Path) -> None:
-    (tmp_path / "postgres").mkdir()
-    assert "is the folder of rollup 'proposer'" in str(claim_home(tmp_path, "op-a"))
-    assert claim_home(tmp_path, "proposer") is None
-
-
 def test_reading_the_environment_does_not_import_prefect(tmp_path: Path) -> None:
     """Prefect reads its settings when it is imported: they are set from what is read here."""
     program = (
