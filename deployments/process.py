@@ -8,21 +8,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from deployments.claim import Claim
-from deployments.runner import Runner
+from deployments.runner import Runner, Runs
+from flows.alerts import Alerts
 from flows.context import Proposer, snapshot_of
 from flows.cycle import call, run_stages
 from flows.mirror import PREFECT_AWAY, Mirror
 from flows.orders import obey
 from flows.stages import observe, proving
 from flows.transactions import tend
-from proposer.errors import NotLeader, ProposerError
+from proposer.errors import NameClash, NotLeader, ProposerError
 from proposer.permission import permission
 from proposer.requests import Kind, Status
 from proposer.snapshot import Outside, Snapshot
@@ -59,7 +58,8 @@ class Process:
         self._on_prefect = on_prefect
         self._runner: Runner | None = None
         self._mirror: Mirror | None = None
-        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._alerts = Alerts(proposer)
+        self._runs = Runs()
         self._kick = asyncio.Event()
         self._attached = asyncio.Event()
         self._outside: Outside | None = None
@@ -69,11 +69,11 @@ class Process:
         self._woken_at: float | None = None
         self._cycles_seen = proposer.epoch == 1
         self._prefect_answers = False
-        self._last_error = ""
+        self._said: dict[str, str] = {}
 
     async def lead(self) -> bool:
-        """Do the duties until stopped (True) or until the leadership is lost (False)."""
-        stopped = False
+        """Do the duties until stopped (True) or until the leadership is lost (False). Raises `NameClash`."""
+        stopped, clash = False, None
         try:
             async with asyncio.TaskGroup() as duties:
                 duties.create_task(self._claim.keep(), name="claim")
@@ -84,6 +84,10 @@ class Process:
             stopped = True
         except* NotLeader as lost:
             log.warning("%s", lost.exceptions[0])
+        except* NameClash as found:
+            clash = found.exceptions[0]
+        if clash is not None:
+            raise clash
         return stopped
 
     async def _stop_cleanly(self, *duties: "asyncio.Task[None]") -> None:
@@ -124,13 +128,12 @@ class Process:
                 did += await obey(self._proposer)
                 tended = await tend(self._proposer)
                 did += tended.did
-                if tended.errors:
-                    self._say_once(f"a look failed: {'; '.join(tended.errors)}")
+                self._say_once("transactions", _failed(*tended.errors))
                 did += await proving.look(self._proposer)
             except NotLeader:
                 raise
             except ProposerError as error:
-                self._say_once(f"a look failed: {error}")
+                self._say_once("look", _failed(str(error)))
             for sentence in did:
                 log.info("%s", sentence)
             if did:
@@ -140,7 +143,7 @@ class Process:
             except NotLeader:
                 raise
             except ProposerError as error:
-                self._say_once(f"a look failed: {error}")
+                self._say_once("decision", _failed(str(error)))
 
     async def _start_cycle_if_needed(self) -> None:
         """Start a cycle when it would do something now, when its clock says so, or when Prefect let one slip."""
@@ -171,6 +174,7 @@ class Process:
             known = self._proposer.last_server
             self._outside = await observe.observe(self._proposer, observe.plainly, known)
             self._outside_at = time.monotonic()
+            self._say_once("outside", _failed(*self._outside.errors.values()))
             await observe.remember(self._proposer, self._outside)
         return self._outside
 
@@ -203,21 +207,22 @@ class Process:
                 await self._on_prefect()
                 async with get_client() as client:
                     await self._serve(client)
-            except NotLeader:
+            except (NotLeader, NameClash):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
-                self._say_once(AWAY % repr(error)[:500])
+                self._say_once("Prefect", AWAY % repr(error)[:500])
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:
-        runner, mirror = Runner(self._proposer, client, self._running), Mirror(self._proposer, client)
+        runner, mirror = Runner(self._proposer, client, self._runs), Mirror(self._proposer, client)
         await runner.attach()
         # known from here on only: one that is not attached knows no deployment to wake
         self._runner, self._mirror, self._prefect_answers = runner, mirror, True
         self._attached.set()
         mirroring = asyncio.create_task(mirror.run(), name="mirror")
+        telling = asyncio.create_task(self._alerts.run(client), name="alerts")
         try:
-            while not mirroring.done():
+            while not mirroring.done() and not telling.done():
                 if not self._proposer.draining:
                     try:
                         if not self._prefect_answers:
@@ -226,20 +231,27 @@ class Process:
                         self._prefect_answers = True
                     except PREFECT_AWAY as error:
                         self._prefect_answers = isinstance(error, TimeoutError)
-                        self._say_once(AWAY % type(error).__name__)
+                        self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
                 await _wait(self._kick, 1.0)
-            mirroring.result()
+            for task in (mirroring, telling):
+                if task.done():
+                    task.result()
         finally:
             mirroring.cancel()
+            telling.cancel()
             self._runner = self._mirror = None  # their client is closed now
             self._prefect_answers = False
 
-    def _say_once(self, sentence: str) -> None:
-        """Log a sentence that would repeat every second only when it changes."""
-        if sentence != self._last_error:
-            self._last_error = sentence
+    def _say_once(self, topic: str, sentence: str) -> None:
+        """Log a sentence that would repeat every second only when it changes; an empty one ends the matter."""
+        if sentence and sentence != self._said.get(topic):
             log.warning("%s", sentence)
+        self._said[topic] = sentence
+
+
+def _failed(*errors: str) -> str:
+    return f"a look failed: {'; '.join(errors)}" if errors else ""
 
 
 def _is_brisk(snapshot: Snapshot) -> bool:

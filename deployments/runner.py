@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Completed, Crashed, Pending
 from prefect.utilities.engine import propose_state
@@ -41,14 +42,23 @@ SKIPPED_AT_ONCE = 10
 """Overdue cycles closed in one poll: after an outage there are hundreds, and the newest must not wait for them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A process's runs by id; they go on while its connection to Prefect is made anew."""
+
+    running: "dict[UUID, asyncio.Task[Any]]" = field(default_factory=dict[UUID, "asyncio.Task[Any]"])
+    cut_off: set[UUID] = field(default_factory=set[UUID])
+    """Runs that have ended here while Prefect could not be told."""
+
+
 class Runner:
     """Takes due runs of `propose-cycle` and `prove` from Prefect and executes them here."""
 
-    def __init__(self, proposer: Proposer, client: PrefectClient, running: "dict[UUID, asyncio.Task[Any]]") -> None:
+    def __init__(self, proposer: Proposer, client: PrefectClient, runs: Runs) -> None:
         self._proposer = proposer
         self._client = client
         self._deployments: dict[UUID, Flow[..., Any]] = {}
-        self._running = running  # the process's: runs go on while the connection is made anew
+        self._running, self._cut_off = runs.running, runs.cut_off
         # no earlier process has used this key, so the first wake-up is not taken for one of its
         self._last_cycle = f"start-{proposer.epoch}"
         self._heartbeat_at = 0.0
@@ -62,8 +72,7 @@ class Runner:
         mirrored = set((await self._proposer.ledger.open_runs()).values())
         for run in await self._runs_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
             if run.id not in self._running and str(run.id) not in mirrored and "request" not in "".join(run.tags):
-                gone = Crashed(message="the proposer process ended during this run; the ledger has what it did")
-                await within(self._client.set_flow_run_state(run.id, gone, force=True))
+                await self._crashed(run.id, "the proposer process ended during this run; the ledger has what it did")
 
     async def poll(self) -> bool:
         """Start what is due; return whether a cycle was started.
@@ -71,6 +80,7 @@ class Runner:
         Of several due cycles that are alike the newest runs; the others end as skipped.
         """
         await self._beat()
+        await self._close_cut_off()
         responses = await within(
             self._client.get_scheduled_flow_runs_for_work_pool(self._proposer.name, scheduled_before=datetime.now(UTC))
         )
@@ -131,6 +141,21 @@ class Runner:
         self._running.pop(run_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("%s could not be recorded to its end: %r", task.get_name(), error)
+            self._cut_off.add(run_id)
+
+    async def _close_cut_off(self) -> None:
+        """End the runs in Prefect whose end it has missed; one that it heard of after all keeps it."""
+        for run_id in list(self._cut_off):
+            try:
+                run = await within(self._client.read_flow_run(run_id))
+                if run.state is None or not run.state.is_final():
+                    await self._crashed(run_id, "Prefect was away when this run ended; the ledger has what it did")
+            except ObjectNotFound:
+                pass  # deleted in Prefect meanwhile
+            self._cut_off.discard(run_id)
+
+    async def _crashed(self, run_id: UUID, message: str) -> None:
+        await within(self._client.set_flow_run_state(run_id, Crashed(message=message), force=True))
 
     async def _cancel_followers(self) -> None:
         """Stop following a request by hand where the person cancelled that run."""

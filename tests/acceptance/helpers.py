@@ -189,6 +189,18 @@ class Ledger:
 
         return await eventually(f"{at_least} requests where {where}", look, seconds=seconds, alive=alive)
 
+    async def at_rest(self, up: Up) -> None:
+        """Wait until nothing is under way: every transaction is confirmed, every request settled or ended."""
+
+        async def look() -> bool:
+            moving = self.query(
+                "SELECT status FROM proof_requests WHERE status IN ('UNREQ', 'WITNESSGEN', 'PROVING', 'COMPLETE') "
+                "UNION ALL SELECT status FROM l1_transactions WHERE status IN ('PENDING', 'MINED')"
+            )
+            return not moving
+
+        await eventually("the ledger is at rest", look, alive=up)
+
     def history(self, request: int) -> list[str]:
         """Return the statuses a request went through, without repeats."""
         rows = self.query("SELECT to_status FROM request_events WHERE request_id = %s ORDER BY id", request)
@@ -313,7 +325,7 @@ class Prefect:
             raise AssertionError("\n".join(found)) from error
 
     async def clean(self) -> None:
-        """Forget every run, deployment, work pool and block of the test before."""
+        """Forget every run, deployment, work pool, block and variable of the test before."""
         for flow in await self.all("/flows/filter"):
             await self._delete(f"/flows/{flow['id']}")
         for pool in await self.all("/work_pools/filter"):
@@ -321,6 +333,8 @@ class Prefect:
                 await self._delete(f"/work_pools/{pool['name']}")
         for block in await self.all("/block_documents/filter"):
             await self._delete(f"/block_documents/{block['id']}")
+        for variable in await self.all("/variables/filter"):
+            await self._delete(f"/variables/{variable['id']}")
 
     async def _delete(self, path: str) -> None:
         """Delete; SQLite answers 503 while somebody else writes."""

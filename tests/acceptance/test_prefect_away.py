@@ -49,6 +49,8 @@ async def test_settlement_goes_on_and_history_catches_up(
         f"Prefect's server away for {away:.0f} s: {outputs} outputs meanwhile, all runs true {true_after:.1f} s later"
     )
     assert one.process is process and one.returncode is None
+    await rows.at_rest(one)
+    await prefect.equal(rows)
     await _every_story_is_told_once(prefect, rows)
     await _no_cycle_is_left_running(prefect)
     devnet.l2.advance_to(await devnet.latest_block_number() + 100)
