@@ -1,0 +1,37 @@
+"""Measure a fleet from the command line: ``python -m tests.fleet``; the last line on stdout is one JSON object."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.fleet.run import Options, measure
+from tests.fleet.table import summary, table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure fleets of growing size on one Prefect server; return 0 only if every proposer settled in each."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fleet", description=__doc__)
+    parser.add_argument("--sizes", default="1,5,10", help="how many proposers are measured one after the other")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each size is measured")
+    parser.add_argument("--standby", action="store_true", help="start a standby beside every proposer")
+    parser.add_argument("--seed", type=int, default=1, help="seed of every dice")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+        options = Options(
+            folder=Path(folder),
+            sizes=tuple(sorted(int(size) for size in given.sizes.split(","))),
+            seconds=given.seconds,
+            standby=given.standby,
+            seed=given.seed,
+        )
+        samples = asyncio.run(measure(options))
+    sys.stdout.write(table(samples) + "\n" + json.dumps(summary(samples, options)) + "\n")
+    sys.stdout.flush()
+    return 0 if all(sample.settled_by_each for sample in samples) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
