@@ -29,11 +29,9 @@ demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with
 devnet: $(STAMP) ## Run a local devnet in .devnet; TELL=prover/stop breaks the one that runs, TELL=prover/start repairs it
 	@$(BIN)/python -m infra.devnet --dir .devnet $(if $(TELL),--tell $(TELL))
 
-# Acceptance tests mostly wait for whole processes, so they run beside the others
+# In three processes: acceptance tests mostly wait for others. A file's tests stay together, the long files come first
 test: $(STAMP) ## Run every test on real parts
-	@$(BIN)/python -m pytest tests/acceptance > acceptance.log 2>&1 & beside=$$!; \
-	$(BIN)/python -m pytest --ignore tests/acceptance; others=$$?; \
-	wait $$beside; acceptance=$$?; cat acceptance.log; exit $$((others || acceptance))
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge what is left; KILLS=, SEED=, LOGS=folder
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(LOGS),--keep-logs $(LOGS))

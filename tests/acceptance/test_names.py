@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest_asyncio
@@ -126,12 +127,15 @@ async def _killed_or_cancelled_alone(
     await held.reached()
     (open_one,) = await ledgers[0].having("status = 'WITNESSGEN' AND flow_run_id IS NOT NULL", alive=one, seconds=60)
     first.op_node.faults.hang = True
+    hangs_since = datetime.now(UTC)
 
     async def cycle_runs() -> list[Row]:
         return [
             run
             for run in await prefect.cycles()
-            if run["state"]["type"] == "RUNNING" and f"rollup-{NAMES[0]}" in run["tags"]
+            if run["state"]["type"] == "RUNNING"
+            and f"rollup-{NAMES[0]}" in run["tags"]
+            and datetime.fromisoformat(run["start_time"]) > hangs_since  # an earlier one may be past the node
         ]
 
     cycles = await eventually("a cycle of the first is under way", cycle_runs, alive=one)
