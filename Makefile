@@ -1,4 +1,4 @@
-.PHONY: install demo test chaos lint types audit retention clean
+.PHONY: install browser demo test chaos lint types audit retention clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -23,11 +23,20 @@ $(STAMP): requirements.lock pyproject.toml
 
 install: $(STAMP) ## Install everything into .venv
 
+browser: ## Install chromium for the browser test, where there is none; as root
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome-stable google-chrome; do \
+		command -v "$$name" >/dev/null && exit 0; \
+	done; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+		echo "make browser: no chromium on PATH; install one (as root: apt-get install chromium), or set CHROMIUM" >&2; exit 1; }; \
+	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq </dev/null && \
+	apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core </dev/null >/dev/null
+
 demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with the Prefect UI
 	@$(BIN)/proposer demo $(if $(KEEP),--keep)
 
 # Acceptance tests mostly wait for whole processes, so they run beside the others
-test: $(STAMP) ## Run every test on real parts
+test: $(STAMP) browser ## Run every test on real parts
 	@$(BIN)/python -m pytest tests/acceptance > acceptance.log 2>&1 & beside=$$!; \
 	$(BIN)/python -m pytest --ignore tests/acceptance; others=$$?; \
 	wait $$beside; acceptance=$$?; cat acceptance.log; exit $$((others || acceptance))

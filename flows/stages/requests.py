@@ -87,7 +87,7 @@ async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: 
     if isinstance(sent, Reason):
         report.reasons = [*report.reasons, sent]
     else:
-        report.did.append(f"checkpoint of L1 block {number} sent: 0x{sent.hex()}")
+        report.did.append(f"checkpoint of L1 block {number} sent: {proposer.shown(sent)}")
 
 
 def checkpoint_reverts(number: int, error: Reverted) -> Reason:
