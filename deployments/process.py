@@ -67,7 +67,7 @@ class Process:
         self._woken_at: float | None = None
         self._cycles_seen = proposer.epoch == 1
         self._prefect_answers = False
-        self._last_error = ""
+        self._said: dict[str, str] = {}
 
     async def lead(self) -> bool:
         """Do the duties until stopped (True) or until the leadership is lost (False)."""
@@ -122,13 +122,12 @@ class Process:
                 did += await obey(self._proposer)
                 tended = await tend(self._proposer)
                 did += tended.did
-                if tended.errors:
-                    self._say_once(f"a look failed: {'; '.join(tended.errors)}")
+                self._say_once("transactions", _failed(*tended.errors))
                 did += await proving.look(self._proposer)
             except NotLeader:
                 raise
             except ProposerError as error:
-                self._say_once(f"a look failed: {error}")
+                self._say_once("look", _failed(str(error)))
             for sentence in did:
                 log.info("%s", sentence)
             if did:
@@ -138,7 +137,7 @@ class Process:
             except NotLeader:
                 raise
             except ProposerError as error:
-                self._say_once(f"a look failed: {error}")
+                self._say_once("decision", _failed(str(error)))
 
     async def _start_cycle_if_needed(self) -> None:
         """Start a cycle when it would do something now, when its clock says so, or when Prefect let one slip."""
@@ -169,6 +168,7 @@ class Process:
             known = self._proposer.last_server
             self._outside = await observe.observe(self._proposer, observe.plainly, known)
             self._outside_at = time.monotonic()
+            self._say_once("outside", _failed(*self._outside.errors.values()))
             await observe.remember(self._proposer, self._outside)
         return self._outside
 
@@ -204,7 +204,7 @@ class Process:
             except NotLeader:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
-                self._say_once(AWAY % repr(error)[:500])
+                self._say_once("Prefect", AWAY % repr(error)[:500])
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:
@@ -224,7 +224,7 @@ class Process:
                         self._prefect_answers = True
                     except PREFECT_AWAY as error:
                         self._prefect_answers = isinstance(error, TimeoutError)
-                        self._say_once(AWAY % type(error).__name__)
+                        self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
                 await _wait(self._kick, 1.0)
             mirroring.result()
@@ -233,11 +233,15 @@ class Process:
             self._runner = self._mirror = None  # their client is closed now
             self._prefect_answers = False
 
-    def _say_once(self, sentence: str) -> None:
-        """Log a sentence that would repeat every second only when it changes."""
-        if sentence != self._last_error:
-            self._last_error = sentence
+    def _say_once(self, topic: str, sentence: str) -> None:
+        """Log a sentence that would repeat every second only when it changes; an empty one ends the matter."""
+        if sentence and sentence != self._said.get(topic):
             log.warning("%s", sentence)
+        self._said[topic] = sentence
+
+
+def _failed(*errors: str) -> str:
+    return f"a look failed: {'; '.join(errors)}" if errors else ""
 
 
 def _is_brisk(snapshot: Snapshot) -> bool:
