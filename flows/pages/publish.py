@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.exceptions import ObjectNotFound
+from prefect.context import get_settings_context
+from prefect.exceptions import PrefectHTTPStatusError
 
 from blocks.ledger.figures import FiguresReader
 from blocks.ledger.history import history, last_event
@@ -49,7 +51,7 @@ _DESCRIPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Write:
+class Write:
     """A page to be written."""
 
     page: str
@@ -67,9 +69,11 @@ def publish(proposer: Proposer, report: CycleReport, run_id: str) -> None:
     """Start writing what changed, as artifacts of this run; skipped while an earlier cycle's are being written."""
     if proposer.publishing is not None and not proposer.publishing.done():
         return
-    # a context of its own: Prefect's client in the cycle's context dies with the cycle
+    # a context of its own: Prefect's client in the cycle's context dies with the cycle; its settings go on
+    context = contextvars.Context()
+    context.run(get_settings_context().model_copy().__enter__)
     proposer.publishing = asyncio.get_running_loop().create_task(
-        _publish(proposer, report, UUID(run_id)), name="pages", context=contextvars.Context()
+        _publish(proposer, report, UUID(run_id)), name="pages", context=context
     )
     proposer.publishing.add_done_callback(_ended)
 
@@ -86,33 +90,33 @@ async def _publish(proposer: Proposer, report: CycleReport, run_id: UUID) -> Non
             if writes:
                 async with get_client() as client:
                     for write in writes:
-                        await _put(proposer, client, write, run_id)
+                        await put(proposer, client, write, run_id)
     except PREFECT_AWAY as error:
         log.info(LATER, type(error).__name__)
     except ProposerError as error:
         log.info(LATER, error)
 
 
-async def pages_to_write(proposer: Proposer, report: CycleReport) -> list[_Write]:
+async def pages_to_write(proposer: Proposer, report: CycleReport) -> list[Write]:
     """Read and render the pages that changed since they were written, or are too old."""
     event = await last_event(proposer.ledger)
     outside, now = report.outside, time.monotonic()
     head = outside.oracle.latest_block if outside is not None and outside.oracle is not None else None
     reasons = tuple((r.code, r.facts.get("request")) for r in report.reasons)
     mark = (event, head, reasons, tuple(report.failed))
-    writes: list[_Write] = []
+    writes: list[Write] = []
     if outside is not None and _is_due(proposer, "status", mark, 0.0, STALE_SECONDS, now):
         situation = await desk.situation_of(proposer, outside)
         standing, why = await desk.standing(proposer, situation), await desk.explain(proposer, situation)
         text = status_page(standing, why, proposer.settings.explorer_url)
-        writes.append(_Write("status", text, mark, over=False))
+        writes.append(Write("status", text, mark, over=False))
     if _is_due(proposer, "timeline", event, REDRAW_SECONDS, STALE_SECONDS, now):
-        writes.append(_Write("timeline", timeline_page(await history(proposer.ledger, HOURS, LIVES)), event))
+        writes.append(Write("timeline", timeline_page(await history(proposer.ledger, HOURS, LIVES)), event))
     if _is_due(proposer, "cost", event, REDRAW_SECONDS, None, now):
         proposer.figures = proposer.figures or FiguresReader(proposer.ledger)
         figures = await proposer.figures.read()
         if figures.totals is not None:  # a long history is being added up
-            writes.append(_Write("cost", cost_page(figures.totals, figures.now), event))
+            writes.append(Write("cost", cost_page(figures.totals, figures.now), event))
     return writes
 
 
@@ -125,13 +129,16 @@ def _is_due(proposer: Proposer, name: str, mark: object, least: float, most: flo
     return (page.mark != mark and age >= least) or (most is not None and age >= most)
 
 
-async def _put(proposer: Proposer, client: PrefectClient, write: _Write, run_id: UUID) -> None:
+async def put(proposer: Proposer, client: PrefectClient, write: Write, run_id: UUID) -> None:
+    """Write one page: over its last version where that may be, else as a new version under its key."""
     page, now = proposer.pages.get(write.page), time.monotonic()
     if write.over and page is not None and now - page.begun_at < RENEW_SECONDS:
         try:
             await client.update_artifact(page.artifact, ArtifactUpdate(data=write.text))
-        except ObjectNotFound:
-            pass  # deleted in Prefect: a new one is made
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            # deleted in Prefect, by hand or with its run: a new one is made
         else:
             proposer.pages[write.page] = Page(page.artifact, write.mark, page.begun_at, now)
             return

@@ -48,7 +48,8 @@ async def test_a_person_sees_in_the_ui_what_was_done_and_why(
     faults = FaultPlan(rules=(Fault(kind="unfulfillable", block=1060, first=1),))
     devnet = await start_devnet(faults=faults, timing=ProverTiming(0.5, 1.0, 0.3, 0.5))
     one = up(devnet, L1_RPC=f"{devnet.l1_rpc}/?key={KEY}", EXPLORER_URL=EXPLORER)
-    ui = prefect_server.api_url.removesuffix("/api") + "/v2"
+    root = prefect_server.api_url.removesuffix("/api")
+    ui = f"{root}/v2"
     await settled(devnet, 1100, one)
 
     witness = Hold(devnet.prover.traps, "prover.range.arrived", start=1100)
@@ -91,6 +92,10 @@ async def test_a_person_sees_in_the_ui_what_was_done_and_why(
     await page.evaluate(link)
     await page.shows("range 1050→1100 · attempt 2", "again after Unfulfillable")
     assert str(await page.evaluate("location.href")).startswith(f"{ui}/runs/flow-run/{again['flow_run_id']}")
+
+    await page.go(f"{root}/artifacts/artifact/{timeline['latest_id']}")  # the UI of before
+    await page.shows("range 1050→1100 · attempt 2", "Switch to V2 UI")
+    await eventually("the timeline is drawn there too", picture_is_drawn)
 
     status = await _page_with(prefect, "proposer-status", "L2 block 1200")
     await page.go(f"{ui}/artifacts/artifact/{status['latest_id']}")
