@@ -102,6 +102,8 @@ async def test_a_person_sees_in_the_ui_what_was_done_and_why(
     await page.shows(
         "Contract head", "L2 block 1200", "Next required", "Behind", "0 blocks", "Cause: waiting-for-finality"
     )
+    await page.shows("State Message")  # of the cycle that wrote it, in a narrow column
+    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it overflows"
     await page.picture(pictures / "status.png")
     cost = await _page_with(prefect, "proposer-cost", "| propose an output | 2 |")
     await page.go(f"{ui}/artifacts/artifact/{cost['latest_id']}")
