@@ -14,13 +14,14 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.claim import Claim
 from deployments.runner import Runner, Runs
+from flows.alerts import Alerts
 from flows.context import Proposer, snapshot_of
 from flows.cycle import call, run_stages
 from flows.mirror import PREFECT_AWAY, Mirror
 from flows.orders import obey
 from flows.stages import observe, proving
 from flows.transactions import tend
-from proposer.errors import NotLeader, ProposerError
+from proposer.errors import NameClash, NotLeader, ProposerError
 from proposer.permission import permission
 from proposer.requests import Kind, Status
 from proposer.snapshot import Outside, Snapshot
@@ -57,6 +58,7 @@ class Process:
         self._on_prefect = on_prefect
         self._runner: Runner | None = None
         self._mirror: Mirror | None = None
+        self._alerts = Alerts(proposer)
         self._runs = Runs()
         self._kick = asyncio.Event()
         self._attached = asyncio.Event()
@@ -70,8 +72,8 @@ class Process:
         self._said: dict[str, str] = {}
 
     async def lead(self) -> bool:
-        """Do the duties until stopped (True) or until the leadership is lost (False)."""
-        stopped = False
+        """Do the duties until stopped (True) or until the leadership is lost (False). Raises `NameClash`."""
+        stopped, clash = False, None
         try:
             async with asyncio.TaskGroup() as duties:
                 duties.create_task(self._claim.keep(), name="claim")
@@ -82,6 +84,10 @@ class Process:
             stopped = True
         except* NotLeader as lost:
             log.warning("%s", lost.exceptions[0])
+        except* NameClash as found:
+            clash = found.exceptions[0]
+        if clash is not None:
+            raise clash
         return stopped
 
     async def _stop_cleanly(self, *duties: "asyncio.Task[None]") -> None:
@@ -201,7 +207,7 @@ class Process:
                 await self._on_prefect()
                 async with get_client() as client:
                     await self._serve(client)
-            except NotLeader:
+            except (NotLeader, NameClash):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
                 self._say_once("Prefect", AWAY % repr(error)[:500])
@@ -214,8 +220,9 @@ class Process:
         self._runner, self._mirror, self._prefect_answers = runner, mirror, True
         self._attached.set()
         mirroring = asyncio.create_task(mirror.run(), name="mirror")
+        telling = asyncio.create_task(self._alerts.run(client), name="alerts")
         try:
-            while not mirroring.done():
+            while not mirroring.done() and not telling.done():
                 if not self._proposer.draining:
                     try:
                         if not self._prefect_answers:
@@ -227,9 +234,12 @@ class Process:
                         self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
                 await _wait(self._kick, 1.0)
-            mirroring.result()
+            for task in (mirroring, telling):
+                if task.done():
+                    task.result()
         finally:
             mirroring.cancel()
+            telling.cancel()
             self._runner = self._mirror = None  # their client is closed now
             self._prefect_answers = False
 

@@ -42,6 +42,7 @@ class Code(StrEnum):
     NODE_BEHIND = "node-behind"
     NODE_STARTING = "node-starting"
     SERVER_DOWN = "server-down"
+    SIGNER_DOWN = "signer-down"
     ROOT_UNKNOWN = "root-unknown"
     SAFE_HEAD_UNKNOWN = "safe-head-unknown"
     PAUSED = "paused"
@@ -58,6 +59,10 @@ class Code(StrEnum):
     AGGREGATION_REFUSED = "aggregation-refused"
     FEE_CAP = "fee-cap"
     KEY_CHANGED = "key-changed"
+    SIGNER_REFUSES = "signer-refuses"
+    CYCLES_FAIL = "cycles-fail"
+    NONCE_DISPLACED = "nonce-displaced"
+    TRANSACTION_REVERTED = "transaction-reverted"
 
 
 SEVERITY: Mapping[Code, Severity] = {
@@ -89,12 +94,14 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.NODE_BEHIND,
             Code.NODE_STARTING,
             Code.SERVER_DOWN,
+            Code.SIGNER_DOWN,
             Code.ROOT_UNKNOWN,
             Code.SAFE_HEAD_UNKNOWN,
             Code.AGGREGATION_REFUSED,
             Code.PAUSED,
             Code.OPTIMISTIC_MODE,
             Code.LOW_BALANCE,
+            Code.TRANSACTION_REVERTED,
         ),
         Severity.WARNING,
     ),
@@ -111,6 +118,9 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.REQUEST_PARKED,
             Code.FEE_CAP,
             Code.KEY_CHANGED,
+            Code.SIGNER_REFUSES,
+            Code.CYCLES_FAIL,
+            Code.NONCE_DISPLACED,
         ),
         Severity.CRITICAL,
     ),

@@ -8,17 +8,17 @@ from rich.table import Table
 
 from deployments.commands.running import run
 from deployments.commands.shown import print_json, reason_line
-from deployments.console import AsJson, EnvFile, environment_of, point_prefect_at, values_of
+from deployments.console import AsJson, EnvFile, Name, environment_of, point_prefect_at, values_of
 from deployments.environment import Environment
 from proposer.standing import Standing, standing_json
 from proposer.units import ago
 
 
-def status(as_json: AsJson = False, env_file: EnvFile = None) -> None:
+def status(as_json: AsJson = False, name: Name = None, env_file: EnvFile = None) -> None:
     """Show who leads, the heads, how far behind, what is under way, and every active reason."""
-    environment = environment_of(env_file)
+    environment = environment_of(env_file, name)
     point_prefect_at(environment)
-    found = run(_standing(environment, values_of(env_file)))
+    found = run(_standing(environment, values_of(env_file, name)))
     shown = standing_json(found)
     if as_json:
         print_json(shown)

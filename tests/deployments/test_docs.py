@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
+from deployments.automations import rules
 from deployments.checks import CHECKS
 from deployments.cli import app
 from deployments.metrics.catalogue import CATALOGUE
+from proposer.alerts import ALERT, ALIVE, DUE, ORDER, OVER, SETTLED
 from proposer.l1_transactions import TxStatus
 from proposer.reasons import SEVERITY, Code
 from proposer.requests import TRANSITIONS, Failure, Status
@@ -70,17 +72,22 @@ def test_the_readme_has_every_setting_with_its_default(field: FieldInfo) -> None
 def test_the_readme_has_no_setting_that_the_code_does_not_read() -> None:
     names = {name for name in _table(_read("README.md")) if name.isupper()}
     aliases = {field.alias for field in ProposerSettings.model_fields.values()}
-    assert names - aliases <= _names_in(ROOT / "deployments" / "environment.py")
+    assert names - aliases <= _names_in(*ENVIRONMENT)
 
 
 def test_the_readme_names_everything_that_the_environment_is_asked_for() -> None:
     named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("README.md")))
-    assert _names_in(ROOT / "deployments" / "environment.py") <= named
+    assert _names_in(*ENVIRONMENT) <= named
 
 
-def _names_in(module: Path) -> set[str]:
-    """Return the strings of a module that are environment names."""
-    strings = {node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant)}
+ENVIRONMENT = tuple(ROOT / "deployments" / name for name in ("environment.py", "homes.py", "signing.py", "webhooks.py"))
+"""The modules that read it."""
+
+
+def _names_in(*modules: Path) -> set[str]:
+    """Return the strings of modules that are environment names."""
+    trees = [ast.parse(module.read_text()) for module in modules]
+    strings = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     return {s for s in strings if isinstance(s, str) and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", s)}
 
 
@@ -114,6 +121,18 @@ def test_the_lifecycle_draws_exactly_the_allowed_transitions() -> None:
     assert set(re.findall(r"^ *(\w+) --> (\w+)", diagram, re.MULTILINE)) == allowed
     rows = re.findall(r"^\| `(\w+)` \|.*\| (?:yes|no) \| (.*) \|$", text, re.MULTILINE)
     assert {(frm, to) for frm, cell in rows for to in re.findall(r"`(\w+)`", cell)} == allowed
+
+
+def test_every_alert_has_its_row_with_its_severity_and_when_it_is_told() -> None:
+    """And what to do; no other row is there."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|$", _read("docs/alerts.md"), re.MULTILINE)
+    assert [row[:3] for row in rows] == [(rule.name, rule.severity.value, rule.summary) for rule in rules()]
+    assert all(what.strip() for *_, what in rows)
+
+
+def test_every_event_is_documented() -> None:
+    named = {name.partition(".<")[0] for name in _table(_read("docs/alerts.md")) if name.startswith("op-succinct.")}
+    assert named == {name.rstrip(".") for name in (ALERT, OVER, ORDER, ALIVE, DUE, SETTLED)}
 
 
 def test_every_reason_that_is_given_is_explained_with_its_severity() -> None:
