@@ -1,4 +1,4 @@
-.PHONY: install demo devnet test chaos lint types audit docs retention clean
+.PHONY: install browser demo devnet test chaos lint types audit docs retention clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -23,6 +23,15 @@ $(STAMP): requirements.lock pyproject.toml
 
 install: $(STAMP) ## Install everything into .venv
 
+browser: ## Install chromium for the browser test, where there is none; as root
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome-stable google-chrome; do \
+		command -v "$$name" >/dev/null && exit 0; \
+	done; \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+		echo "make browser: no chromium on PATH; install one (as root: apt-get install chromium), or set CHROMIUM" >&2; exit 1; }; \
+	export DEBIAN_FRONTEND=noninteractive; apt-get update -qq </dev/null && \
+	apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core </dev/null >/dev/null
+
 demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with the Prefect UI
 	@$(BIN)/proposer demo $(if $(KEEP),--keep)
 
@@ -31,6 +40,7 @@ devnet: $(STAMP) ## Run a local devnet in .devnet; TELL=prover/stop breaks the o
 
 # In three processes: acceptance tests mostly wait for others. A file's tests stay together, the long files come first
 test: $(STAMP) ## Run every test on real parts
+	@$(MAKE) --no-print-directory browser || true  # the test that needs it says so
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge what is left; KILLS=, SEED=, LOGS=folder

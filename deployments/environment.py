@@ -236,7 +236,8 @@ def _settings(names: Mapping[str, str], problems: list[str]) -> ProposerSettings
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"])
             message = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}: {message}, not {problem['input']!r}" if name else message)
+            said = "" if name == "EXPLORER_URL" else f", not {problem['input']!r}"  # it may hold credentials
+            problems.append(f"{name}: {message}{said}" if name else message)
         return None
 
 

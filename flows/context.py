@@ -6,9 +6,11 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from blocks.l1 import L1Chain
 from blocks.ledger import Ledger, Writer
+from blocks.ledger.figures import FiguresReader
 from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
@@ -20,6 +22,16 @@ from proposer.intents import Move, Plan
 from proposer.permission import Permission
 from proposer.settings import ProposerSettings
 from proposer.snapshot import Outside, ServerView, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page in Prefect as it was written last: its artifact, what it showed, and since when, by `time.monotonic`."""
+
+    artifact: UUID
+    mark: object
+    begun_at: float
+    written_at: float
 
 
 @dataclass(kw_only=True)
@@ -62,6 +74,12 @@ class Proposer:
     """Nothing new is claimed any more."""
     record: Record = field(default_factory=Record)
     """What became of this process's cycles."""
+    pages: dict[str, Page] = field(default_factory=dict[str, Page])
+    """What this process has written to Prefect's UI beside its runs."""
+    publishing: "asyncio.Task[None] | None" = None
+    """Pages being written."""
+    figures: FiguresReader | None = None
+    """What the cost page is read with: it remembers what it has added up."""
 
     @property
     def account(self) -> str | None:
@@ -71,6 +89,11 @@ class Proposer:
     def write(self) -> AbstractAsyncContextManager[Writer]:
         """Write to the ledger as the leader."""
         return self.ledger.write(self.epoch)
+
+    def shown(self, tx_hash: bytes) -> str:
+        """Return a transaction's hash for a person: with its address in the explorer where one is set."""
+        shown, explorer = f"0x{tx_hash.hex()}", self.settings.explorer_url
+        return f"{shown} ({explorer}/tx/{shown})" if explorer else shown
 
     def must_lead(self) -> None:
         """Raise `NotLeader` unless the claim holds now: the last check before money is spent."""

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from flows.context import Cycle, Proposer, current
 from flows.facts import l2_block_time, lag
-from flows.report import CycleReport, StageReport
+from flows.pages.publish import publish
+from flows.report import CycleReport, StageReport, brief
 from flows.retries import READ_RETRIES
 from flows.stages import aggregations, observe, proving, ranges, requests, submission, witnesses
 from proposer.errors import ProposerError
@@ -116,7 +117,7 @@ async def as_task(name: str, stage: Stage, cycle: Cycle) -> StageReport:
         logger.debug("%s took %.3f s", name, time.monotonic() - started)
         if result.errors:
             return Failed(message="; ".join(result.errors)[:500])
-        return Completed(message="; ".join(result.did)[:500]) if result.did else None
+        return Completed(message="; ".join(map(brief, result.did))[:500]) if result.did else None
 
     results: list[StageReport] = []
     state: State[Any] = await run(return_state=True)  # pyright: ignore[reportGeneralTypeIssues] - Prefect's overload
@@ -169,14 +170,17 @@ async def propose_cycle(
         run_id=str(run.id) if run else None,
         dry_run=dry_run,
     )
+    if run is not None and not dry_run:
+        publish(proposer, report, str(run.id))
     if run is not None and report.did:
         await _rename(run.id, f"{'dry run' if dry_run else 'cycle'} · {report.headline}")
     if report.failed:
         return Failed(message="; ".join(f"{name}: {text}" for name, text in report.failed.items()))
+    did = [brief(sentence) for sentence in report.did]
     reasons = "; ".join([await _lag(proposer, report), *(reason.sentence for reason in report.reasons)])
     if not report.did:
         return Completed(name="Idle", message=reasons[:1000])
-    return Completed(message="; ".join([*report.did, reasons])[:1000])
+    return Completed(message="; ".join([*did, reasons])[:1000])
 
 
 async def _lag(proposer: Proposer, report: CycleReport) -> str:

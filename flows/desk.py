@@ -3,11 +3,14 @@
 from flows import probe
 from flows.context import Proposer, snapshot_of
 from flows.stages import observe
+from proposer.errors import ProposerError
 from proposer.explain import Explanation, Settled, explain_block, explain_next, explain_request
 from proposer.imagine import as_remembered
 from proposer.permission import permission
 from proposer.requests import Kind, Status
 from proposer.situation import Situation, decide
+from proposer.snapshot import Outside
+from proposer.standing import Standing
 
 
 async def look(proposer: Proposer) -> Situation:
@@ -15,7 +18,11 @@ async def look(proposer: Proposer) -> Situation:
 
     Needs no leadership: the proposer's `epoch` and claim are not used.
     """
-    outside = await observe.observe(proposer, observe.plainly)
+    return await situation_of(proposer, await observe.observe(proposer, observe.plainly))
+
+
+async def situation_of(proposer: Proposer, outside: Outside) -> Situation:
+    """Read the ledger beside a look at the outside that was had already, and decide; nothing is written."""
     snapshot = as_remembered(await snapshot_of(proposer, outside, proposer.settings))
     allowed = permission(outside, proposer.settings.min_balance, await proposer.ledger.paused())
     decided = decide(snapshot, allowed)
@@ -29,6 +36,22 @@ async def look(proposer: Proposer) -> Situation:
         stopped=await probe.stopped(proposer, snapshot, decided) if readable else {},
         stuck=await probe.stuck(proposer, snapshot) if readable else {},
         usual={kind: known for kind, known in usual.items() if known is not None},
+    )
+
+
+async def standing(proposer: Proposer, situation: Situation) -> Standing:
+    """Read what is shown beside a situation."""
+    try:
+        seconds = await proposer.oracle.l2_block_time(proposer.l1) if situation.snapshot.oracle else None
+    except ProposerError:
+        seconds = None
+    return Standing(
+        name=proposer.name,
+        contract=proposer.oracle.address,
+        situation=situation,
+        paused=await proposer.ledger.paused(),
+        orders=await proposer.ledger.orders_to_do(),
+        block_seconds=seconds,
     )
 
 

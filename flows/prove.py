@@ -14,7 +14,8 @@ from prefect.states import Cancelled, Completed, Failed, Pending, Running
 from pydantic import Field
 
 from flows.context import current
-from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
+from proposer.history import request_name
+from proposer.requests import COVERAGE, Failure, ProofRequest, Status
 
 FOLLOW_SECONDS = 1.0
 _REQUEST = "request-"
@@ -24,8 +25,7 @@ RequestId = Annotated[int, Field(ge=1)]
 
 def run_name(request: ProofRequest) -> str:
     """Name a request's run, such as `range 1000→1300 · attempt 1`."""
-    kind = "range" if request.kind is Kind.RANGE else "aggregation"
-    return f"{kind} {request.range} · attempt {request.attempt}"
+    return request_name(request.kind, request.range, request.attempt)
 
 
 def run_tags(request: ProofRequest, rollup: str) -> list[str]:

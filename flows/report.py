@@ -1,5 +1,6 @@
 """What a stage and a cycle did, and why they did no more."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,14 @@ _COUNTED = (
     "would request",
     "would ask",
 )
+
+
+_HASH = re.compile(r"(0x[0-9a-f]{8})[0-9a-f]{56}( \(\S+\))?")
+
+
+def brief(sentence: str) -> str:
+    """Shorten hashes for a state's message, which Prefect's UI shows in a narrow column; the log has them whole."""
+    return _HASH.sub(r"\1…", sentence)
 
 
 @dataclass

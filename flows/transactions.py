@@ -78,7 +78,9 @@ async def _send(
             request=request, sender=signer.address, nonce=nonce, signed=(tx_hash, raw, fees), action=action
         )
         if request is not None:
-            await writer.note(request, f"{purpose.value} transaction 0x{tx_hash.hex()} (nonce {nonce})")
+            await writer.note(
+                request, f"{purpose.value} transaction with nonce {nonce} sent: {proposer.shown(tx_hash)}"
+            )
     await _broadcast(proposer, raw, nonce)
     return tx_hash
 
@@ -206,7 +208,8 @@ async def _something_better(proposer: Proposer, tx: L1Transaction, chain: ChainS
 async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, receipt: Receipt | None) -> str:
     form = next((s for s in tx.signed if receipt is not None and s.hash == receipt.hash), tx.newest)
     where = f" in L1 block {receipt.block}, {receipt.gas_used} gas" if receipt else ""
-    sentence = f"{form.action.purpose.value} transaction with nonce {tx.nonce} is {status.value}{where}"
+    name = f"{form.action.purpose.value} transaction with nonce {tx.nonce}"
+    sentence = f"{name} is {status.value}{where}: {proposer.shown(form.hash)}"
     async with proposer.write() as writer:
         await writer.record(tx.id, status, receipt)
         if tx.request is not None:
@@ -237,7 +240,7 @@ async def _sign_again(proposer: Proposer, tx: L1Transaction, action: Action, why
     async with proposer.write() as writer:
         await writer.sign_again(tx.id, (tx_hash, raw, fees), action)
         if tx.request is not None:
-            await writer.note(tx.request, f"{sentence} (0x{tx_hash.hex()})")
+            await writer.note(tx.request, f"{sentence}: {proposer.shown(tx_hash)}")
     report.did.append(sentence)
     _say(await _broadcast(proposer, raw, tx.nonce), tx, action.gas * fees.cap, report)
     return True

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Severity(StrEnum):
@@ -142,3 +143,14 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.sentence} {self.remedy}".strip()
+
+
+def reason_json(reason: Reason) -> dict[str, Any]:
+    """Return a reason as it is in every JSON output."""
+    return {
+        "code": reason.code.value,
+        "severity": reason.severity.value,
+        "sentence": reason.sentence,
+        "remedy": reason.remedy,
+        "facts": dict(reason.facts),
+    }

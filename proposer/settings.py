@@ -6,13 +6,14 @@ Defaults are op-succinct's own unless a comment says otherwise. Names in capital
 import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from proposer.fees import FeePolicy
 from proposer.retry import RetryPolicy
 from proposer.units import ETHER, GWEI, Wei
 
 _GO_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+")
+_EXPLORER = re.compile(r"https?://[^\s/?#@<>()\[\]\\\"'`|]+(/[^\s?#<>()\[\]\\\"'`|]*)?")
 _GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -88,6 +89,18 @@ class ProposerSettings(BaseModel):
     """Seconds that an endpoint may be away or behind before a person is told."""
     alert_failed_cycles: int = Field(default=3, ge=1, alias="ALERT_FAILED_CYCLES")
     """Cycles that fail in a row before a person is told."""
+
+    explorer_url: str | None = Field(default=None, alias="EXPLORER_URL")
+    """Block explorer of L1, such as https://etherscan.io: what Prefect shows then links to `/tx/<hash>` there."""
+
+    @field_validator("explorer_url")
+    @classmethod
+    def _explorer(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if _EXPLORER.fullmatch(value) is None:
+            raise ValueError("must be an http(s) address without credentials, query and spaces: https://host[/path]")
+        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

@@ -18,3 +18,15 @@ class L1Ref:
     number: L1Block
     hash: bytes
     timestamp: int
+
+
+def ago(seconds: float | None) -> str:
+    """Say a time span in the two largest units that matter."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole < 172_800 else f"{whole // 86_400} days"

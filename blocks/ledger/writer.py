@@ -119,7 +119,11 @@ class Writer(JournalWriter):
             return []
         planned_by = select(_r.cycle_run_id).where(_r.id == request.id)
         cycle_run_id = (await self._connection.execute(planned_by)).scalar_one()
-        return [await self.insert(new, cycle_run_id) for new in successors]
+        follow = [(new, await self.insert(new, cycle_run_id)) for new in successors]
+        if follow:
+            named = (f"{number}{' (parked)' if new.status is Status.PARKED else ''}" for new, number in follow)
+            await self.note(request.id, f"carried on by request {' and '.join(named)}")
+        return [number for _, number in follow]
 
     async def postpone(self, request: ProofRequest, until: datetime, why: str) -> bool:
         """WITNESSGEN back to UNREQ: nothing was asked, so no attempt is charged."""

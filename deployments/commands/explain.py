@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.commands.running import run
-from deployments.commands.shown import COLOUR, print_json, reason_json, reason_line
+from deployments.commands.shown import COLOUR, print_json, reason_line
 from deployments.console import AsJson, EnvFile, Name, environment_of, point_prefect_at, refuse, values_of
 from deployments.environment import Environment
 from proposer.explain import Explanation
+from proposer.reasons import reason_json
 
 
 def explain(

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.commands.running import run
-from deployments.commands.shown import print_json, reason_json, reason_line
+from deployments.commands.shown import print_json, reason_line
 from deployments.console import AsJson, EnvFile, Name, environment_of, point_prefect_at
+from proposer.reasons import reason_json
 
 if TYPE_CHECKING:
     from flows.context import Proposer

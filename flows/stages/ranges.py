@@ -38,4 +38,4 @@ async def _with_hash(cycle: Cycle, move: Move) -> Move:
     if move.to is not Status.RELAYED:
         return move
     proposed = await cycle.proposer.ledger.proposed_by(move.request)
-    return move if proposed is None else replace(move, why=f"{move.why} by 0x{proposed.hex()}")
+    return move if proposed is None else replace(move, why=f"{move.why} by {cycle.proposer.shown(proposed)}")

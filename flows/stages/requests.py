@@ -91,7 +91,7 @@ async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: 
     if isinstance(sent, Reason):
         report.reasons = [*report.reasons, sent]
     else:
-        report.did.append(f"checkpoint of L1 block {number} sent: 0x{sent.hex()}")
+        report.did.append(f"checkpoint of L1 block {number} sent: {proposer.shown(sent)}")
 
 
 async def _in_contract(cycle: Cycle, number: int) -> bytes | None:

@@ -53,7 +53,7 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
         return would_revert(request, error)
     if isinstance(sent, Reason):
         return sent
-    report.did.append(f"proposed block {request.range.end}: 0x{sent.hex()}")
+    report.did.append(f"proposed block {request.range.end}: {proposer.shown(sent)}")
     return None
 
 

@@ -230,6 +230,8 @@ async def test_a_failure_and_what_carries_on_are_one_transaction(
     after = await ledger.request(request_id)
     assert (after.status, after.failure, after.failure_text) == (Status.FAILED, Failure.UNEXECUTABLE, "too large")
     assert after.next_poll_at == (look if poll else None)
+    told = [(event.to, event.why) for event in await ledger.events(request_id)][-2:]
+    assert told == [(Status.FAILED, "too large"), (Status.FAILED, f"carried on by request {ids[0]} and {ids[1]}")]
 
 
 async def test_a_successor_that_overlaps_rolls_everything_back(ledger: Ledger, epoch: int, request_id: int) -> None:

@@ -215,7 +215,7 @@ def test_the_doctors_checks_are_listed_with_what_should_be_true() -> None:
 
 
 def test_every_field_of_the_status_is_explained() -> None:
-    fields = set(re.findall(r'^        "(\w+)":', _read("deployments/commands/status.py"), re.MULTILINE))
+    fields = set(re.findall(r'^        "(\w+)":', _read("proposer/standing.py"), re.MULTILINE))
     section = _read("docs/operator.md").split("## `status --json`")[1].split("## `doctor`")[0]
     assert "leader" in fields
     assert fields <= set(re.findall(r"`(\w+)`", section))

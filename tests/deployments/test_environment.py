@@ -94,6 +94,11 @@ CASES: dict[str, tuple[dict[str, str | None], str, str]] = {
     "websocket": ({"L1_RPC": "wss://l1.example.com"}, "L1_RPC: not an http(s) address", "https://host[:port]"),
     "no scheme": ({"L2_NODE_RPC": "localhost:9545"}, "L2_NODE_RPC: not an http(s) address", "https://host"),
     "port of letters": ({"L1_RPC": "http://host:port"}, "L1_RPC: not an http(s) address", "https://host"),
+    "explorer with a password": (
+        {"EXPLORER_URL": "https://me:hush@explorer.example"},
+        "EXPLORER_URL: must be an http(s) address without credentials",
+        "https://host[/path]",
+    ),
     "metrics on no port": ({"METRICS_PORT": "70000"}, "METRICS_PORT: '70000' is not a port", "from 1 to 65535"),
     "metrics on a name": ({"METRICS_ADDR": "localhost"}, "METRICS_ADDR: 'localhost' is not an IP", "set it to the one"),
     "metrics perhaps": ({"METRICS_ENABLED": "maybe"}, "METRICS_ENABLED: 'maybe' is neither", "set it to one of them"),

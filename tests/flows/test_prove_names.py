@@ -7,7 +7,7 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from flows.prove import is_of_a_request, rollup_tag, run_name, run_state, run_tags
-from flows.report import CycleReport, StageReport
+from flows.report import CycleReport, StageReport, brief
 from proposer.ranges import BlockRange
 from proposer.reasons import Code, Reason
 from proposer.requests import Commitments, Failure, Kind, ProofRequest, Status
@@ -61,6 +61,15 @@ def test_names_and_tags() -> None:
     assert run_tags(REQUEST, "base") == ["range", "request-12", "rollup-base"]
     assert is_of_a_request(run_tags(REQUEST, "base"))
     assert not is_of_a_request(["op-succinct", rollup_tag("request-a"), "woken"])
+
+
+@pytest.mark.parametrize("explorer", ["", f" (https://explorer.example/tx/0x{'ab' * 32})"])
+def test_a_hash_is_short_in_a_states_message(explorer: str) -> None:
+    """Prefect's UI shows the message in a column that a whole hash would burst; the log has it whole."""
+    assert brief(f"proposed block 1060: 0x{'ab' * 32}{explorer}; next") == "proposed block 1060: 0xabababab…; next"
+    assert (
+        brief("requested range 1000→1300 (request 1, attempt 1)") == "requested range 1000→1300 (request 1, attempt 1)"
+    )
 
 
 def test_a_reason_that_two_stages_give_is_told_once() -> None:

@@ -103,6 +103,21 @@ def test_out_of_bounds_is_refused_by_name(name: str, value: float) -> None:
         ProposerSettings.model_validate({name: value})
 
 
+@pytest.mark.parametrize("url", ["https://etherscan.io/", "http://localhost:4000/l1/"])
+def test_an_explorer_is_an_address_to_put_a_path_behind(url: str) -> None:
+    assert ProposerSettings.model_validate({"EXPLORER_URL": url}).explorer_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["etherscan.io", "https://user:pass@host", "https://host/?key=1", "https://h/)[x](y", "javascript:x", "https://"],
+)
+def test_what_is_no_explorer_is_refused(url: str) -> None:
+    """Nor is an address that could end a link, or that holds credentials: it is shown."""
+    with pytest.raises(ValidationError, match=r"EXPLORER_URL\n.*must be an http\(s\) address"):
+        ProposerSettings.model_validate({"EXPLORER_URL": url})
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValidationError, match="max_blok_range"):
         ProposerSettings.model_validate({"max_blok_range": 5})
