@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 
 from blocks.l1 import L1Chain
 from blocks.ledger import Ledger, Writer
@@ -54,6 +55,8 @@ class Proposer:
     """Since when the server has said, look after look, that it does not know a request's id."""
     last_server: ServerView | None = None
     """The server's answer to `validate_config` in the last cycle."""
+    pruned_at: float = -inf
+    """When proofs that are not needed any more were last deleted, by `time.monotonic`."""
     draining: bool = False
     """Nothing new is claimed any more."""
     record: Record = field(default_factory=Record)
