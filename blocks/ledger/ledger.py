@@ -133,6 +133,13 @@ class Ledger(Database):
             )
             return [request_from(row) for row in rows]
 
+    async def next_look(self) -> float | None:
+        """Return the seconds until the next look is due, 0 where one is overdue; None where none is to come."""
+        async with self.connect() as connection:
+            first = select(func.extract("epoch", func.min(_r.next_poll_at) - func.now()))
+            left = (await connection.execute(first.where(_r.next_poll_at.is_not(None)))).scalar_one_or_none()
+        return None if left is None else max(0.0, float(left))
+
     async def proof(self, request_id: int) -> bytes:
         """Return a request's proof. Raises `UnknownRequest` where it has none."""
         async with self.connect() as connection:
