@@ -1,4 +1,4 @@
-.PHONY: install demo test chaos lint types audit retention clean
+.PHONY: install demo test chaos bench lint types audit retention clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -34,6 +34,9 @@ test: $(STAMP) ## Run every test on real parts
 
 chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge what is left; KILLS=, SEED=, LOGS=folder
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(LOGS),--keep-logs $(LOGS))
+
+bench: $(STAMP) ## Measure dead time, cycles, polling, memory and the rest against the seed's policy; SHORT=1, SEED=, LOGS=folder
+	@$(BIN)/python -m tests.bench --seed $(SEED) $(if $(SHORT),--short) $(if $(LOGS),--keep-logs $(LOGS))
 
 lint: $(STAMP) ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .

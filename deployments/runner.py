@@ -53,8 +53,8 @@ class Runs:
     running: "dict[UUID, asyncio.Task[Any]]" = field(default_factory=dict[UUID, "asyncio.Task[Any]"])
     cut_off: set[UUID] = field(default_factory=set[UUID])
     """Runs that have ended here while Prefect could not be told."""
-    client: AsyncClientContext = field(default_factory=AsyncClientContext)
-    sync_client: SyncClientContext = field(default_factory=SyncClientContext)
+    client: AsyncClientContext = field(default_factory=AsyncClientContext, compare=False)
+    sync_client: SyncClientContext = field(default_factory=SyncClientContext, compare=False)
     """Of all runs: Prefect makes new ones for each and reads the certificates anew, which holds up the process."""
 
     @asynccontextmanager

@@ -65,7 +65,7 @@ async def polling(world: World, outcome: Outcome) -> None:
     outcome.figures += [
         figure,
         plain("seed_poll_round_s", sequential, "s", one),
-        above("poll_round_ratio", sequential / took, 10, "", "the seed's policy to ours"),
+        above("poll_round_ratio", sequential / took, 5 if outcome.short else 10, "", "the seed's policy to ours"),
     ]
 
 

@@ -17,16 +17,17 @@ Measure = Callable[[World, Outcome], Awaitable[None]]
 
 
 async def _settling(world: World, outcome: Outcome) -> None:
-    settled = await settling(world, 5 if outcome.short else 22, _say)
+    settled = await settling(world, 3 if outcome.short else 22, _say, short=outcome.short)
     outcome.figures += settled.figures
-    for one in settled.ours:
-        _say(f"{one.end}: total {one.total:.2f} proving {one.proving:.2f} l1 {one.l1:.2f} dead {one.dead:.2f}")
-    for one in settled.seeds:
-        _say(f"seed {one.end}: total {one.total:.2f} proving {one.proving:.2f} l1 {one.l1:.2f} dead {one.dead:.2f}")
+    for whose, those in (("ours", settled.ours), ("seed's", settled.seeds)):
+        for one in those:
+            _say(
+                f"{whose} {one.end}: {one.total:.2f} s, proving {one.proving:.2f}, L1 {one.l1:.2f}, dead {one.dead:.2f}"
+            )
 
 
 async def _history(world: World, outcome: Outcome) -> None:
-    sizes, rounds = ((0, 1000, 50_000), 5) if outcome.short else ((0, 10_000, 1_000_000), 15)
+    sizes, rounds = ((0, 1000, 30_000), 5) if outcome.short else ((0, 10_000, 1_000_000), 15)
     await history(world, outcome, sizes, rounds)
 
 

@@ -25,6 +25,8 @@ class Settlement:
     """One aggregation that was proposed; times are seconds."""
 
     end: int
+    whole: float
+    """From the arrival of the first request for one of its ranges at the server to the proposal mined."""
     total: float
     """From the last needed range proof, fulfilled at the server, to the proposal mined."""
     proving: float
@@ -76,20 +78,22 @@ class L1Watch:
 def settlements(devnet: Devnet, watch: L1Watch, ledger: Ledger) -> list[Settlement]:
     """Return every settlement so far, in order."""
     fulfilled = {event["proof_id"]: event["time"] for event in devnet.prover.log.of("fulfilled")}
-    posts = [event for event in devnet.prover.log.of("post") if event["kind"] == "aggregation"]
+    paid = {event["proof_id"]: event["post"] for event in devnet.prover.log.of("paid")}
+    posts = {event["post"]: event["time"] for event in devnet.prover.log.of("post")}
     found: list[Settlement] = []
     for row in ledger.query(_PROPOSED):
         mined = _mined_at(watch, row["block_number"])
         needed = max(fulfilled[member] for member in row["members"])
-        asked = [e["time"] for e in posts if (e["start"], e["end"]) == (row["start_block"], row["end_block"])]
-        proving = (min(asked), fulfilled[row["prover_request_id"]])
+        first = min(posts[paid[member]] for member in row["members"])
+        proving = (posts[paid[row["prover_request_id"]]], fulfilled[row["prover_request_id"]])
         l1 = [(watch.arrived[bytes(row["proposal"])], mined)]
         l1 += [
             (watch.arrived[bytes(tx["mined_hash"])], _mined_at(watch, tx["block_number"]))
             for tx in ledger.query(_CHECKPOINT, row["id"])
         ]
         within = (needed, mined)
-        found.append(Settlement(row["end_block"], mined - needed, _length([proving], within), _length(l1, within)))
+        parts = _length([proving], within), _length(l1, within)
+        found.append(Settlement(row["end_block"], mined - first, mined - needed, *parts))
     return found
 
 
