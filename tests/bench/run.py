@@ -1,5 +1,6 @@
 """One run: every measurement after the other in one world, each failing alone."""
 
+import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ Measure = Callable[[World, Outcome], Awaitable[None]]
 
 
 async def _settling(world: World, outcome: Outcome) -> None:
-    settled = await settling(world, 3 if outcome.short else 22, _say, short=outcome.short)
+    settled = await settling(world, 3 if outcome.short else 18, _say, short=outcome.short)
     outcome.figures += settled.figures
     for whose, those in (("ours", settled.ours), ("seed's", settled.seeds)):
         for one in those:
@@ -57,6 +58,9 @@ async def bench(folder: Path, *, seed: int, short: bool, only: Sequence[str] | N
             await world.api.clean()
             try:
                 await MEASUREMENTS[name](world, outcome)
+            except asyncio.CancelledError:
+                outcome.broken.append(f"{name}: stopped by a signal")
+                break
             except Exception as error:  # noqa: BLE001 - one that fails must not hide what the others measured
                 outcome.broken.append(f"{name}: {error!r}")
     outcome.seconds = time.monotonic() - began

@@ -17,7 +17,7 @@ from tests.bench.world import Watched, World, until
 
 START, RANGE, INTERVAL = 1000, 50, 100
 """First L2 block, blocks of a range, blocks between two outputs: two range proofs and an aggregation each."""
-TIMING = {"range_witness_s": 0.5, "range_proving_s": 2.5, "agg_witness_s": 0.5, "agg_proving_s": 2.0, "jitter": 0.3}
+TIMING = {"range_witness_s": 0.5, "range_proving_s": 2.0, "agg_witness_s": 0.5, "agg_proving_s": 1.0, "jitter": 0.3}
 L1_BLOCK_SECONDS = 1.0
 SETTINGS = {
     "MAX_BLOCK_RANGE_PER_SPAN_PROOF": str(RANGE),
