@@ -55,6 +55,8 @@ class Proposer:
     """Since when the server has said, look after look, that it does not know a request's id."""
     last_server: ServerView | None = None
     """The server's answer to `validate_config` in the last cycle."""
+    tended_at: bytes | None = None
+    """The L1 head at which every unsettled transaction was last looked at."""
     pruned_at: float = -inf
     """When proofs that are not needed any more were last deleted, by `time.monotonic`."""
     draining: bool = False
