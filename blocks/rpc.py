@@ -42,6 +42,14 @@ class RpcError(CallAHuman):
         self.data = data
 
 
+class HttpStatus(EndpointDown):
+    """The endpoint answered an HTTP error status, and no JSON-RPC."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class JsonRpc:
     """One JSON-RPC endpoint."""
 
@@ -85,9 +93,10 @@ class JsonRpc:
                 raise bad(where, "id", answer.get("id"), f"the request's, {id_}")
             raise self._error(where, answer["error"], reply)
         if reply.status != _OK:
-            text = self.endpoint.scrub(reply.text(200))
-            unclear = sends and reply.status >= _SERVER_ERRORS
-            raise (OutcomeUnknown if unclear else EndpointDown)(f"{where}: HTTP {reply.status}: {text}")
+            text = f"{where}: HTTP {reply.status}: {self.endpoint.scrub(reply.text(200))}"
+            if sends and reply.status >= _SERVER_ERRORS:
+                raise OutcomeUnknown(text)
+            raise HttpStatus(text, reply.status)
         return _result(answer, id_, where)
 
     def _error(self, where: str, error: dict[str, object], reply: Reply) -> RpcError | RateLimited:

@@ -17,13 +17,28 @@ _KEY_BYTES = 32
 class Signer(Protocol):
     """Whatever signs the proposer's transactions."""
 
+    setting: ClassVar[str]
+    """The setting that says whose account it is."""
+
     @property
     def address(self) -> str:
         """EIP-55 address of the account."""
         ...
 
+    async def check(self) -> None:
+        """Ask whether it signs for the account; raises what `sign` raises."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections, where it has any."""
+        ...
+
     async def sign(self, tx: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """Sign an EIP-1559 transaction; return its hash and raw bytes."""
+        """Sign an EIP-1559 transaction; return its hash and raw bytes.
+
+        Raises `EndpointDown` where the signer is down, and `SignerRefuses`, `WrongSignature` or `BadReply` where a
+        person has to look at it. Signing costs nothing, and what was signed and not journaled is never sent.
+        """
         ...
 
 
@@ -34,6 +49,8 @@ class LocalSigner(Outside, Block):
     _block_type_name: ClassVar[str | None] = "OP Succinct Local Signer"
     _block_type_slug: ClassVar[str | None] = "op-succinct-local-signer"
     _description: ClassVar[str | None] = "Signs the proposer's L1 transactions with a private key."
+
+    setting: ClassVar[str] = "PRIVATE_KEY"
 
     private_key: SecretStr = Field(description="Private key of the proposer's account: 32 bytes in hex.")
     _account: LocalAccount = PrivateAttr()
@@ -55,6 +72,9 @@ class LocalSigner(Outside, Block):
     def address(self) -> str:
         """EIP-55 address of the account."""
         return self._account.address
+
+    async def check(self) -> None:
+        """Do nothing: the key is here."""
 
     async def sign(self, tx: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """Sign an EIP-1559 transaction; return its hash and raw bytes.

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from deployments.commands import doctor, explain, orders, status
-from deployments.console import EnvFile, environment_of, point_prefect_at, refuse
+from deployments.console import EnvFile, Name, environment_of, point_prefect_at, refuse
 from proposer.errors import FixConfiguration, InvalidSettings, ProposerError
 
 app = typer.Typer(
@@ -19,9 +19,9 @@ app = typer.Typer(
 
 
 @app.command()
-def up(env_file: EnvFile = None) -> None:
+def up(name: Name = None, env_file: EnvFile = None) -> None:
     """Start what is missing on this machine and propose until SIGTERM."""
-    environment = environment_of(env_file)
+    environment = environment_of(env_file, name)
     point_prefect_at(environment)
     from deployments.up import up as run
 
@@ -29,9 +29,9 @@ def up(env_file: EnvFile = None) -> None:
 
 
 @app.command()
-def apply(env_file: EnvFile = None) -> None:
+def apply(name: Name = None, env_file: EnvFile = None) -> None:
     """Save blocks, work pool and deployments to the Prefect server of PREFECT_API_URL. Running it again is harmless."""
-    environment = environment_of(env_file)
+    environment = environment_of(env_file, name)
     if environment.prefect_api_url is None or environment.database_url is None:
         missing = [
             f"{name}: not set; {remedy}"
@@ -47,11 +47,17 @@ def apply(env_file: EnvFile = None) -> None:
     from prefect.exceptions import PrefectException
 
     from deployments.apply import apply as run
+    from deployments.apply import check_names
 
     try:
+        problems, unchecked = asyncio.run(check_names(environment))
+        if problems:
+            refuse(problems)
         lines = asyncio.run(run(environment, environment.database_url.get_secret_value()))
     except (httpx.HTTPError, PrefectException) as error:
         refuse([f"PREFECT_API_URL: {type(error).__name__}: {error}; check the address and that a Prefect server runs"])
+    if unchecked:
+        typer.echo(f"proposer: {unchecked}", err=True)
     for line in lines:
         typer.echo(line)
 

@@ -17,11 +17,15 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 EnvFile = Annotated[
     Path | None, typer.Option(help="File with NAME=value lines; what is set in the environment itself comes first.")
 ]
+Name = Annotated[
+    str | None,
+    typer.Option(help="The rollup's name in Prefect; comes before PROPOSER_NAME, whose default is proposer."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape (docs/operator.md).")]
 
 
-def values_of(env_file: Path | None) -> dict[str, str]:
-    """Read the file and the environment; ends the process where the file cannot be read."""
+def values_of(env_file: Path | None, name: str | None = None) -> dict[str, str]:
+    """Read the file, the environment and --name; ends the process where the file cannot be read."""
     values: dict[str, str] = {}
     if env_file is not None:
         if not env_file.is_file():
@@ -30,12 +34,13 @@ def values_of(env_file: Path | None) -> dict[str, str]:
             values = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
         except (OSError, UnicodeDecodeError) as error:
             refuse([f"--env-file: {env_file} cannot be read as text ({type(error).__name__}): check the file"])
-    return values | {name: value for name, value in os.environ.items() if value.strip()}
+    values |= {key: value for key, value in os.environ.items() if value.strip()}
+    return values if name is None else values | {"PROPOSER_NAME": name}
 
 
-def environment_of(env_file: Path | None) -> Environment:
+def environment_of(env_file: Path | None, name: str | None = None) -> Environment:
     """Read the whole environment; ends the process with every problem where there are any."""
-    values = values_of(env_file)
+    values = values_of(env_file, name)
     problems = log_to_stderr(values.get("LOG_LEVEL", "INFO").strip())
     try:
         environment = read_environment(values)

@@ -9,8 +9,8 @@ from blocks.ledger.migrate import newest_revision
 from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
-from blocks.signer import LocalSigner
 from deployments.environment import Environment, ledger_of
+from deployments.signing import signer_block
 from flows.context import Proposer
 from proposer.errors import EndpointDown, FixConfiguration, WrongLedger
 
@@ -81,10 +81,11 @@ async def open_desk(environment: Environment, values: Mapping[str, str]) -> Asyn
             oracle=oracle,
             node=OpNode(urls=environment.node_rpc),
             server=SuccinctServer(url=environment.server_url, mock=environment.settings.mock),
-            signer=LocalSigner(private_key=environment.private_key),
+            signer=signer_block(environment.signer),
             epoch=0,
             still_leads=_nobody,
         )
-        for block in (proposer.l1, proposer.node, proposer.server):
+        for block in (proposer.l1, proposer.node, proposer.server, proposer.signer):
+            assert block is not None
             stack.push_async_callback(block.aclose)
         yield proposer

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -11,7 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
-from blocks.http import Endpoint, endpoints
+from blocks.http import Endpoint
+from deployments import signing
+from deployments.homes import problem_with_home, read_home, read_name
+from deployments.signing import LocalKey, RemoteSigner, read_signer
+from deployments.values import is_address, read_address, read_url, read_urls
 from proposer.errors import InvalidSettings
 from proposer.settings import ProposerSettings, parse_seconds
 
@@ -29,10 +32,12 @@ IGNORED = {
 """op-succinct names that have no effect here, and why; said once at start."""
 
 _PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-_SECRETS = ("L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", *_PREFECT_CREDENTIALS)
+_SECRETS = (
+    *("L1_RPC", "L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL"),
+    *signing.SECRETS,
+    *_PREFECT_CREDENTIALS,
+)
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,13 @@ class Environment:
     """What `proposer up` and `apply` act on; secrets are wrapped."""
 
     name: str
+    """The rollup's: of its blocks, work pool and deployments."""
     home: Path
     settings: ProposerSettings
     l1_rpc: SecretStr
     node_rpc: SecretStr
     oracle_address: str
-    private_key: SecretStr
+    signer: LocalKey | RemoteSigner
     server_url: SecretStr
     database_url: SecretStr | None
     """None: the embedded PostgreSQL under `home`."""
@@ -77,7 +83,7 @@ class Parts:
     l1_rpc: SecretStr | None
     node_rpc: SecretStr | None
     oracle_address: str
-    private_key: SecretStr | None
+    signer: LocalKey | RemoteSigner | None
     server_url: SecretStr | None
 
 
@@ -94,11 +100,14 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     problems: list[str] = []
     names = _with_files(values, problems)
     settings = _settings(names, problems)
-    l1_rpc = _urls(names, "L1_RPC", problems, "an L1 JSON-RPC address, such as https://host/key")
-    node_rpc = _urls(names, "L2_NODE_RPC", problems, "the op-node's JSON-RPC address")
-    server = _urls(names, "OP_SUCCINCT_SERVER_URL", problems, "", default="http://127.0.0.1:3000")
-    address = _address(names, problems)
-    key = _key(names, problems)
+    name = read_name(names, problems)
+    l1_rpc = read_urls(names, "L1_RPC", problems, "an L1 JSON-RPC address, such as https://host/key")
+    node_rpc = read_urls(names, "L2_NODE_RPC", problems, "the op-node's JSON-RPC address")
+    server = read_url(
+        *(names, "OP_SUCCINCT_SERVER_URL", problems, "each knows only its own proofs"), default="http://127.0.0.1:3000"
+    )
+    address = read_address(names, "L2OO_ADDRESS", problems, "the rollup's L2OutputOracle")
+    signer = _signer(names, problems)
     prefect_is_local = _prefect(names, problems)
     port = _port(names, problems)
     metrics = _metrics(names, settings, problems)
@@ -107,24 +116,24 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     database_url = names.get("DATABASE_URL")
     if database_url and database_url.partition("://")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
         problems.append("DATABASE_URL: must begin with postgresql://: the ledger runs on PostgreSQL only")
-    home = _home(names, problems)
-    if settings is None or problems:
+    home = read_home(names, name, problems)
+    if settings is None or signer is None or problems:
         parts = Parts(
             l1_rpc=_secret(l1_rpc),
             node_rpc=_secret(node_rpc),
             oracle_address=address,
-            private_key=_secret(key),
+            signer=signer,
             server_url=_secret(server),
         )
         raise InvalidEnvironment(problems, parts)
     return Environment(
-        name="proposer",
+        name=name,
         home=home,
         settings=settings,
         l1_rpc=SecretStr(l1_rpc),
         node_rpc=SecretStr(node_rpc),
         oracle_address=address,
-        private_key=SecretStr(key),
+        signer=signer,
         server_url=SecretStr(server),
         database_url=SecretStr(database_url) if database_url else None,
         prefect_api_url=names.get("PREFECT_API_URL") or None,
@@ -143,8 +152,12 @@ def ledger_of(values: Mapping[str, str]) -> tuple[SecretStr, Path | None]:
     """
     problems: list[str] = []
     names = _with_files({name: value for name, value in values.items() if name.startswith("DATABASE_URL")}, problems)
-    home = _home({name: value.strip() for name, value in values.items() if value.strip()}, problems)
+    given = {name: value.strip() for name, value in values.items() if value.strip()}
+    name = read_name(given, problems)
+    home = read_home(given, name, problems)
     file = home / "ledger.url"
+    if not problems and "DATABASE_URL" not in names and (problem := problem_with_home(home, name)) is not None:
+        problems.append(problem)
     if not problems and "DATABASE_URL" not in names:
         try:
             return SecretStr(file.read_text(encoding="utf-8").strip()), home
@@ -200,15 +213,6 @@ def _secret(value: str) -> SecretStr | None:
     return SecretStr(value) if value else None
 
 
-def _home(names: Mapping[str, str], problems: list[str]) -> Path:
-    value = names.get("PROPOSER_HOME", "~/.proposer")
-    try:
-        return Path(value).expanduser().resolve()
-    except (RuntimeError, ValueError, OSError):  # an unknown ~user, no home folder at all, a NUL byte, a link loop
-        problems.append(f"PROPOSER_HOME: {value!r} is not a folder's path; set it to an absolute path")
-        return Path()
-
-
 def _settings(names: Mapping[str, str], problems: list[str]) -> ProposerSettings | None:
     aliases = {field.alias or name for name, field in ProposerSettings.model_fields.items()}
     try:
@@ -221,48 +225,12 @@ def _settings(names: Mapping[str, str], problems: list[str]) -> ProposerSettings
         return None
 
 
-def _urls(names: Mapping[str, str], name: str, problems: list[str], what: str, *, default: str | None = None) -> str:
-    value = names.get(name, default)
-    if value is None:
-        problems.append(f"{name}: not set; set it to {what}")
-        return ""
-    try:
-        if name == "OP_SUCCINCT_SERVER_URL" and "," in value:
-            problems.append(f"{name}: names several servers; set it to one, because each knows only its own proofs")
-        else:
-            endpoints(value, name)
-    except InvalidSettings:
-        problems.append(f"{name}: not an http(s) address; write it as https://host[:port][/path]")
-        return ""
-    return value
-
-
-def _address(names: Mapping[str, str], problems: list[str]) -> str:
-    from eth_utils.address import is_checksum_address, is_checksum_formatted_address, to_checksum_address
-
-    value = names.get("L2OO_ADDRESS")
-    remedy = "set it to the address of the rollup's L2OutputOracle, 0x and 40 hex digits"
-    if value is None:
-        problems.append(f"L2OO_ADDRESS: not set; {remedy}")
-    elif not _ADDRESS.fullmatch(value):
-        problems.append(f"L2OO_ADDRESS: not an address; {remedy}")  # not shown: it may be the key, mixed up
-    elif is_checksum_formatted_address(value) and not is_checksum_address(value):
-        problems.append(f"L2OO_ADDRESS: {value} has a wrong checksum, a digit is mistyped; {remedy}")
-    elif int(value, 16) == 0:
-        problems.append(f"L2OO_ADDRESS: is the zero address; {remedy}")
-    else:
-        return to_checksum_address(value)
-    return ""
-
-
-def _key(names: Mapping[str, str], problems: list[str]) -> str:
-    value = names.get("PRIVATE_KEY")
-    if value is None:
-        problems.append("PRIVATE_KEY: not set; set it (or PRIVATE_KEY_FILE) to the key of an approved proposer")
-    elif not _KEY.fullmatch(value) or not 0 < int(value, 16) < 2**256 - 0x14551231950B75FC4402DA1732FC9BEBF:
-        problems.append("PRIVATE_KEY: not a private key; it is 64 hex digits, with or without 0x")
-        return ""
-    return value or ""
+def _signer(names: Mapping[str, str], problems: list[str]) -> LocalKey | RemoteSigner | None:
+    before = len(problems)
+    signer = read_signer(names, problems)
+    if signer is None and len(problems) == before:
+        problems.append(signing.NONE)
+    return signer
 
 
 def _port(names: Mapping[str, str], problems: list[str]) -> int:
@@ -330,4 +298,4 @@ def _prefect(names: Mapping[str, str], problems: list[str]) -> bool:
 
 
 def _hex_or_zero(value: str) -> str:
-    return value if _ADDRESS.fullmatch(value) else "0x1"
+    return value if is_address(value) else "0x1"

@@ -10,8 +10,9 @@ from blocks.ledger import LedgerIdentity
 from blocks.op_node import OpNode, RollupConfig
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
-from blocks.signer import LocalSigner, Signer
+from blocks.signer import Signer
 from deployments.environment import Parts
+from deployments.signing import signer_block
 from proposer.errors import EndpointDown, FixConfiguration, InvalidSettings, ProposerError
 
 T = TypeVar("T")
@@ -26,12 +27,12 @@ async def problems_of(parts: Parts) -> list[str]:
         node=OpNode(urls=parts.node_rpc) if parts.node_rpc else None,
         oracle=L2OutputOracle(address=parts.oracle_address) if parts.oracle_address else None,
         server=SuccinctServer(url=parts.server_url) if parts.server_url else None,
-        signer=LocalSigner(private_key=parts.private_key) if parts.private_key else None,
+        signer=signer_block(parts.signer) if parts.signer else None,
     )
     try:
         return (await preflight.look(None)).problems
     finally:
-        for block in (preflight.l1, preflight.node, preflight.server):
+        for block in (preflight.l1, preflight.node, preflight.server, preflight.signer):
             if block is not None:
                 await block.aclose()
 
@@ -77,7 +78,11 @@ class Preflight:
             self._try(look.problems, first, "L1_RPC", self.l1.chain_id() if self.l1 else None),
             self._try(look.problems, first, "L2_NODE_RPC", self.node.rollup_config() if self.node else None),
         )
-        await asyncio.gather(self._contract(look.problems, first, look.chain_id), self._server(look.problems, first))
+        await asyncio.gather(
+            self._contract(look.problems, first, look.chain_id),
+            self._server(look.problems, first),
+            self._try(look.problems, first, "SIGNER_URL", self.signer.check() if self.signer else None),
+        )
         self._chains(look, known)
         return look
 
@@ -134,8 +139,8 @@ class Preflight:
             return
         if self.signer is not None and not view.approved:
             problems.append(
-                f"PRIVATE_KEY: its account {self.signer.address} is not an approved proposer of the contract; use the "
-                "key of one that is, or have the contract's owner call addProposer"
+                f"{self.signer.setting}: its account {self.signer.address} is not an approved proposer of the "
+                "contract; use one that is, or have the contract's owner call addProposer"
             )
 
     async def _server(self, problems: list[str], first: bool) -> None:
@@ -155,5 +160,6 @@ class Preflight:
             error = raised
         if first or isinstance(error, FixConfiguration):
             remedy = _UP if isinstance(error, EndpointDown) else "check what it serves"
-            problems.append(f"{name}: {error}; {remedy}")
+            # what is for a person to set right says how
+            problems.append(f"{name}: {error}" + ("" if isinstance(error, FixConfiguration) else f"; {remedy}"))
         return None

@@ -20,7 +20,7 @@ from flows.mirror import PREFECT_AWAY, Mirror
 from flows.orders import obey
 from flows.stages import observe, proving
 from flows.transactions import tend
-from proposer.errors import NotLeader, ProposerError
+from proposer.errors import NameClash, NotLeader, ProposerError
 from proposer.permission import permission
 from proposer.polling import LEAST_WAIT_SECONDS
 from proposer.requests import Kind, Status
@@ -71,11 +71,11 @@ class Process:
         self._woken_at: float | None = None
         self._cycles_seen = proposer.epoch == 1
         self._prefect_answers = False
-        self._last_error = ""
+        self._said: dict[str, str] = {}
 
     async def lead(self) -> bool:
-        """Do the duties until stopped (True) or until the leadership is lost (False)."""
-        stopped = False
+        """Do the duties until stopped (True) or until the leadership is lost (False). Raises `NameClash`."""
+        stopped, clash = False, None
         async with self._runs.open():
             try:
                 async with asyncio.TaskGroup() as duties:
@@ -87,8 +87,12 @@ class Process:
                 stopped = True
             except* NotLeader as lost:
                 log.warning("%s", lost.exceptions[0])
+            except* NameClash as found:
+                clash = found.exceptions[0]
             if running := list(self._runs.running.values()):
                 await asyncio.wait(running, timeout=LAST_WORDS_SECONDS)
+        if clash is not None:
+            raise clash
         return stopped
 
     async def _stop_cleanly(self, *duties: "asyncio.Task[None]") -> None:
@@ -133,13 +137,12 @@ class Process:
                     did += await obey(self._proposer)
                     tended = await tend(self._proposer)
                     did += tended.did
-                    if tended.errors:
-                        self._say_once(f"a look failed: {'; '.join(tended.errors)}")
+                    self._say_once("transactions", _failed(*tended.errors))
                 did += await proving.look(self._proposer)
             except NotLeader:
                 raise
             except ProposerError as error:
-                self._say_once(f"a look failed: {error}")
+                self._say_once("look", _failed(str(error)))
             for sentence in did:
                 log.info("%s", sentence)
             if did:
@@ -153,7 +156,7 @@ class Process:
             except NotLeader:
                 raise
             except ProposerError as error:
-                self._say_once(f"a look failed: {error}")
+                self._say_once("decision", _failed(str(error)))
 
     async def _start_cycle_if_needed(self) -> None:
         """Start a cycle when it would do something now, when its clock says so, or when Prefect let one slip."""
@@ -184,6 +187,7 @@ class Process:
             known = self._proposer.last_server
             self._outside = await observe.observe(self._proposer, observe.plainly, known)
             self._outside_at = time.monotonic()
+            self._say_once("outside", _failed(*self._outside.errors.values()))
             await observe.remember(self._proposer, self._outside)
         return self._outside
 
@@ -215,10 +219,10 @@ class Process:
                 await self._on_prefect()
                 async with get_client() as client:
                     await self._serve(client)
-            except NotLeader:
+            except (NotLeader, NameClash):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
-                self._say_once(AWAY % repr(error)[:500])
+                self._say_once("Prefect", AWAY % repr(error)[:500])
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:
@@ -238,7 +242,7 @@ class Process:
                         self._prefect_answers = True
                     except PREFECT_AWAY as error:
                         self._prefect_answers = isinstance(error, TimeoutError)
-                        self._say_once(AWAY % type(error).__name__)
+                        self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
                 await asyncio.sleep(1)
             mirroring.result()
@@ -247,11 +251,15 @@ class Process:
             self._runner = self._mirror = None  # their client is closed now
             self._prefect_answers = False
 
-    def _say_once(self, sentence: str) -> None:
-        """Log a sentence that would repeat every second only when it changes."""
-        if sentence != self._last_error:
-            self._last_error = sentence
+    def _say_once(self, topic: str, sentence: str) -> None:
+        """Log a sentence that would repeat every second only when it changes; an empty one ends the matter."""
+        if sentence and sentence != self._said.get(topic):
             log.warning("%s", sentence)
+        self._said[topic] = sentence
+
+
+def _failed(*errors: str) -> str:
+    return f"a look failed: {'; '.join(errors)}" if errors else ""
 
 
 def _is_brisk(snapshot: Snapshot) -> bool:

@@ -10,15 +10,17 @@ from blocks.ledger import Ledger
 from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
-from blocks.signer import LocalSigner
 from deployments.apply import apply
 from deployments.claim import Claim
 from deployments.embedded_postgres import EmbeddedPostgres
 from deployments.environment import Environment, client_environment
+from deployments.homes import claim_home
 from deployments.metrics import Sources, serving
 from deployments.prefect_server import PrefectServer, answers
 from deployments.preflight import Preflight
 from deployments.process import Process
+from deployments.registry import Holding, hold, take
+from deployments.signing import signer_block
 from flows.context import Proposer
 from proposer.errors import EndpointDown, InvalidSettings
 
@@ -30,7 +32,8 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
 
     Raises `InvalidSettings` before anything is spent where the environment or what it points at is wrong.
     """
-    environment.home.mkdir(parents=True, exist_ok=True)
+    if (problem := claim_home(environment.home, environment.name)) is not None:
+        raise InvalidSettings([problem])
     for name, why in environment.ignored.items():
         log.info("%s is ignored: %s", name, why)
     async with AsyncExitStack() as stack:
@@ -46,15 +49,24 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
         node = OpNode(urls=environment.node_rpc)
         oracle = L2OutputOracle(address=environment.oracle_address)
         server = SuccinctServer(url=environment.server_url, mock=environment.settings.mock)
-        signer = LocalSigner(private_key=environment.private_key)
-        for block in (l1, node, server):
+        signer = signer_block(environment.signer)
+        for block in (l1, node, server, signer):
             stack.push_async_callback(block.aclose)
         identity = await Preflight(l1=l1, node=node, oracle=oracle, server=server, signer=signer).check(known)
         await ledger.claim_identity(identity)
-        log.info("ledger of %s; proposing as %s", identity, signer.address)
+        log.info("rollup %s: ledger of %s; proposing as %s", environment.name, identity, signer.address)
         prefect = await _prefect(environment, stack, stop if known is None else None)
+        holding = Holding(
+            name=environment.name,
+            l1_chain_id=identity.l1_chain_id,
+            contract=oracle.address,
+            account=signer.address,
+            setting=signer.setting,
+        )
+        await take(holding)
 
         async def apply_once() -> None:
+            await hold(holding, ledger)
             for line in await apply(environment, database_url):
                 log.debug("set %s", line)
 

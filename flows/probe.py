@@ -6,7 +6,7 @@ from blocks.output_oracle import encode_checkpoint, encode_propose
 from flows.context import Proposer
 from flows.stages.requests import checkpoint_reverts
 from flows.stages.submission import MAX_REVERTED, node_still_agrees, reverts_when_mined, root_unknown, would_revert
-from flows.transactions import at_fee_cap, cannot_pay, priced_call, why_not_free, without_key
+from flows.transactions import at_fee_cap, cannot_pay, priced_call, why_not_free, why_not_signed, without_key
 from proposer.errors import ProposerError, Reverted
 from proposer.l1_transactions import L1Transaction, Purpose, TxStatus
 from proposer.reasons import Reason
@@ -81,7 +81,7 @@ async def _why_not(proposer: Proposer, purpose: Purpose, calldata: bytes) -> Rea
     if why_not is not None:
         return why_not
     priced = await priced_call(proposer, sender, purpose, calldata)
-    return priced if isinstance(priced, Reason) else None
+    return priced if isinstance(priced, Reason) else await why_not_signed(proposer.signer)
 
 
 async def _not_mined(proposer: Proposer, snapshot: Snapshot, tx: L1Transaction) -> Reason | None:
@@ -95,4 +95,6 @@ async def _not_mined(proposer: Proposer, snapshot: Snapshot, tx: L1Transaction) 
         return None
     policy = snapshot.settings.fee_policy
     higher = policy.bump(newest.fees, policy.suggest(*await proposer.l1.fee_suggestion()))
-    return at_fee_cap(tx) if higher is None else None
+    if higher is None:
+        return at_fee_cap(tx)
+    return await why_not_signed(proposer.signer) if proposer.signer is not None else None

@@ -28,7 +28,12 @@ def run_name(request: ProofRequest) -> str:
 
 def run_tags(request: ProofRequest, rollup: str) -> list[str]:
     """Tag a request's run with its kind, its number and its rollup."""
-    return [request.kind.value.lower(), f"request-{request.id}", f"rollup-{rollup}"]
+    return [request.kind.value.lower(), f"request-{request.id}", rollup_tag(rollup)]
+
+
+def rollup_tag(rollup: str) -> str:
+    """Tag everything in Prefect that is a rollup's."""
+    return f"rollup-{rollup}"
 
 
 def run_state(status: Status, failure: Failure | None, message: str) -> State[Any]:

@@ -7,9 +7,10 @@ from typing import assert_never
 
 from blocks.l1 import Sent
 from blocks.output_oracle import encode_checkpoint
+from blocks.signer import Signer
 from flows.context import Proposer
 from flows.report import StageReport
-from proposer.errors import NotLeader, ProposerError, Reverted
+from proposer.errors import BadReply, EndpointDown, NotLeader, ProposerError, Reverted, SignerRefuses, WrongSignature
 from proposer.fees import Fees
 from proposer.l1_transactions import (
     Action,
@@ -34,6 +35,8 @@ log = logging.getLogger("proposer.transactions")
 GAS_MARGIN = 1.2
 """The estimate is for the next block's state; what the contract does may cost a little more in a later one."""
 CANCEL_GAS = 21_000
+CANNOT_SIGN = (EndpointDown, SignerRefuses, WrongSignature, BadReply)
+"""What a remote signer raises."""
 
 
 async def send(
@@ -64,7 +67,10 @@ async def _send(
     if isinstance(priced, Reason):
         return priced
     action, fees = priced
-    tx_hash, raw = await _sign(proposer, nonce, action, fees)
+    signed = await _sign(proposer, nonce, action, fees)
+    if isinstance(signed, Reason):
+        return signed
+    tx_hash, raw = signed
     proposer.must_lead()
     async with proposer.write() as writer:
         await writer.journal(
@@ -223,7 +229,11 @@ async def _sign_again(proposer: Proposer, tx: L1Transaction, action: Action, why
     if fees is None:
         report.reasons = [*report.reasons, at_fee_cap(tx)]
         return False
-    tx_hash, raw = await _sign(proposer, tx.nonce, action, fees)
+    signed = await _sign(proposer, tx.nonce, action, fees)
+    if isinstance(signed, Reason):
+        report.reasons = [*report.reasons, signed]
+        return False
+    tx_hash, raw = signed
     proposer.must_lead()
     sentence = f"{action.purpose.value} transaction with nonce {tx.nonce} signed again, fee cap {fees.cap} wei: {why}"
     async with proposer.write() as writer:
@@ -247,20 +257,32 @@ async def _rebroadcast(proposer: Proposer, tx: L1Transaction, report: StageRepor
         _say(sent, tx, newest.action.gas * newest.fees.cap, report)
 
 
-async def _sign(proposer: Proposer, nonce: int, action: Action, fees: Fees) -> tuple[bytes, bytes]:
+async def _sign(proposer: Proposer, nonce: int, action: Action, fees: Fees) -> tuple[bytes, bytes] | Reason:
+    """Have it signed, or say why it cannot be: then there is nothing to journal and nothing was sent."""
     assert proposer.signer is not None  # only called where there is one
-    return await proposer.signer.sign(
-        {
-            "chainId": await proposer.l1.chain_id(),
-            "nonce": nonce,
-            "to": action.to,
-            "data": action.calldata,
-            "gas": action.gas,
-            "value": 0,
-            "maxFeePerGas": fees.cap,
-            "maxPriorityFeePerGas": fees.tip,
-        }
-    )
+    tx = {
+        "chainId": await proposer.l1.chain_id(),
+        "nonce": nonce,
+        "to": action.to,
+        "data": action.calldata,
+        "gas": action.gas,
+        "value": 0,
+        "maxFeePerGas": fees.cap,
+        "maxPriorityFeePerGas": fees.tip,
+    }
+    try:
+        return await proposer.signer.sign(tx)
+    except CANNOT_SIGN as error:
+        return cannot_sign(error)
+
+
+async def why_not_signed(signer: Signer) -> Reason | None:
+    """Ask the signer whether it signs for the account now; say why it does not."""
+    try:
+        await signer.check()
+    except CANNOT_SIGN as error:
+        return cannot_sign(error)
+    return None
 
 
 async def _broadcast(proposer: Proposer, raw: bytes, nonce: int) -> Sent | None:
@@ -294,7 +316,22 @@ def without_key() -> Reason:
     return Reason(
         Code.NOT_APPROVED,
         "There is no signer, so no transaction can be sent.",
-        "Set PRIVATE_KEY to the key of an approved proposer.",
+        "Set SIGNER_URL and SIGNER_ADDRESS, or PRIVATE_KEY, to those of an approved proposer.",
+    )
+
+
+def cannot_sign(error: ProposerError) -> Reason:
+    """Say that the remote signer is down, or does not sign what it is asked to."""
+    if isinstance(error, EndpointDown):
+        return Reason(
+            Code.SIGNER_DOWN,
+            f"No transaction can be signed: {error}.",
+            "Check SIGNER_URL, and that the signer runs. Nothing was sent; it is asked again by itself.",
+        )
+    return Reason(
+        Code.SIGNER_REFUSES,
+        f"No transaction can be signed: {error}.",
+        "Nothing was sent; it is asked again by itself. The check `signer` of proposer doctor asks at once.",
     )
 
 

@@ -11,9 +11,12 @@ ProposerError
 ├── FixConfiguration         a person must change a setting
 │   ├── InvalidSettings      every problem of the environment at once
 │   ├── WrongLedger          the database belongs to another contract or chain
-│   └── WrongChain           an endpoint serves another chain than the ledger's
+│   ├── WrongChain           an endpoint serves another chain than the ledger's
+│   └── SignerRefuses        the remote signer does not sign for the proposer's account
 └── CallAHuman               the outside contradicts itself
+    ├── NameClash            another rollup has this one's account or contract
     ├── BadReply             an answer that does not have the documented shape; names the field
+    ├── WrongSignature       the remote signer answered other bytes than the transaction it was asked to sign
     ├── RequestRefused       the prover server answered a request with an error
     ├── Reverted             a call or transaction reverts; carries the decoded name
     ├── IllegalTransition    a status change that the table does not allow
@@ -79,12 +82,24 @@ class WrongChain(FixConfiguration):
     """An endpoint serves another chain than the ledger's."""
 
 
+class SignerRefuses(FixConfiguration):
+    """The remote signer does not sign for the proposer's account."""
+
+
 class CallAHuman(ProposerError):
     """The outside contradicts itself."""
 
 
+class NameClash(CallAHuman):
+    """Another rollup has this one's account or contract: the two would spend against each other."""
+
+
 class BadReply(CallAHuman):
     """An answer that does not have the documented shape; names the field."""
+
+
+class WrongSignature(CallAHuman):
+    """The remote signer answered other bytes than the transaction it was asked to sign."""
 
 
 class RequestRefused(CallAHuman):

@@ -41,6 +41,7 @@ class Code(StrEnum):
     NODE_BEHIND = "node-behind"
     NODE_STARTING = "node-starting"
     SERVER_DOWN = "server-down"
+    SIGNER_DOWN = "signer-down"
     ROOT_UNKNOWN = "root-unknown"
     SAFE_HEAD_UNKNOWN = "safe-head-unknown"
     PAUSED = "paused"
@@ -57,6 +58,7 @@ class Code(StrEnum):
     AGGREGATION_REFUSED = "aggregation-refused"
     FEE_CAP = "fee-cap"
     KEY_CHANGED = "key-changed"
+    SIGNER_REFUSES = "signer-refuses"
 
 
 SEVERITY: Mapping[Code, Severity] = {
@@ -88,6 +90,7 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.NODE_BEHIND,
             Code.NODE_STARTING,
             Code.SERVER_DOWN,
+            Code.SIGNER_DOWN,
             Code.ROOT_UNKNOWN,
             Code.SAFE_HEAD_UNKNOWN,
             Code.AGGREGATION_REFUSED,
@@ -110,6 +113,7 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.REQUEST_PARKED,
             Code.FEE_CAP,
             Code.KEY_CHANGED,
+            Code.SIGNER_REFUSES,
         ),
         Severity.CRITICAL,
     ),

@@ -14,7 +14,7 @@ async def devnets(**base: Any) -> AsyncIterator[StartDevnet]:
     """Yield a function that starts a devnet of this configuration, with the changes it is given."""
     async with AsyncExitStack() as stack:
 
-        async def start(**changes: Any) -> Devnet:
-            return await stack.enter_async_context(Devnet(DevnetConfig(**(base | changes))))
+        async def start(*, beside: Devnet | None = None, **changes: Any) -> Devnet:
+            return await stack.enter_async_context(Devnet(DevnetConfig(**(base | changes)), beside=beside))
 
         yield start

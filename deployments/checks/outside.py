@@ -11,6 +11,7 @@ from blocks.op_node import OpNode
 from deployments.checks.bench import Bench, Check, Found, error, ok, warning
 from deployments.environment import Parts
 from deployments.preflight import problems_of
+from flows.transactions import why_not_signed
 from proposer.errors import ProposerError
 from proposer.plan_ranges import L1_BEHIND_SECONDS
 from proposer.reasons import Code
@@ -54,7 +55,7 @@ async def check_settings_lead_somewhere(bench: Bench) -> Found:
         l1_rpc=environment.l1_rpc,
         node_rpc=environment.node_rpc,
         oracle_address=environment.oracle_address,
-        private_key=environment.private_key,
+        signer=environment.signer,
         server_url=environment.server_url,
     )
     problems = await problems_of(parts)
@@ -109,6 +110,17 @@ async def check_account_is_approved(bench: Bench) -> Found:
     return await bench.by_reason("it may", Code.NOT_APPROVED)
 
 
+async def check_signer(bench: Bench) -> Found:
+    """The signer answers and has the key of the proposer's account."""
+    signer = bench.proposer.signer
+    if signer is None:
+        return warning("there is none", "Set SIGNER_URL and SIGNER_ADDRESS, or PRIVATE_KEY.")
+    reason = await why_not_signed(signer)
+    if reason is None:
+        return ok(f"{signer.setting} {signer.address}")
+    return error(reason.sentence, reason.remedy)
+
+
 async def check_balance(bench: Bench) -> Found:
     """The proposer's account can pay for its transactions."""
     balance = await _contract_read(bench)
@@ -159,6 +171,7 @@ CHECKS: tuple[Check, ...] = (
     check_contract,
     check_contract_takes_proofs,
     check_account_is_approved,
+    check_signer,
     check_balance,
     check_l2_nodes,
     check_l2_node_is_synced,

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from deployments.commands.running import run
 from deployments.commands.shown import print_json
-from deployments.console import AsJson, EnvFile, log_to_stderr, point_prefect_at, values_of
+from deployments.console import AsJson, EnvFile, Name, log_to_stderr, point_prefect_at, values_of
 from deployments.environment import Environment, InvalidEnvironment, read_environment
 from proposer.errors import ProposerError
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _MARKS = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[bold red]error  [/]"}
 
 
-def doctor(as_json: AsJson = False, env_file: EnvFile = None) -> None:
+def doctor(as_json: AsJson = False, name: Name = None, env_file: EnvFile = None) -> None:
     """Check everything this environment needs. Exit status 0: all is well, 1: warnings, 2: errors."""
     log_to_stderr("ERROR")
-    values = values_of(env_file)
+    values = values_of(env_file, name)
     try:
         environment = read_environment(values)
     except InvalidEnvironment as invalid:

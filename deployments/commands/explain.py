@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from deployments.commands.running import run
 from deployments.commands.shown import COLOUR, print_json, reason_json, reason_line
-from deployments.console import AsJson, EnvFile, environment_of, point_prefect_at, refuse, values_of
+from deployments.console import AsJson, EnvFile, Name, environment_of, point_prefect_at, refuse, values_of
 from deployments.environment import Environment
 from proposer.explain import Explanation
 
@@ -19,14 +19,15 @@ def explain(
     ] = None,
     block: Annotated[int | None, typer.Option(help="An L2 block instead of a request.", min=0)] = None,
     as_json: AsJson = False,
+    name: Name = None,
     env_file: EnvFile = None,
 ) -> None:
     """Say why a request, a block or the next output is not settled yet: down to one cause, and what to do."""
     if request is not None and block is not None:
         refuse(["--block: give either a request or a block, not both"])
-    environment = environment_of(env_file)
+    environment = environment_of(env_file, name)
     point_prefect_at(environment)
-    explanation = run(_explain(environment, values_of(env_file), request, block))
+    explanation = run(_explain(environment, values_of(env_file, name), request, block))
     if as_json:
         print_json(explanation_json(explanation))
     else:

@@ -5,13 +5,12 @@ import getpass
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployments.commands.running import run
-from deployments.console import EnvFile, log_to_stderr, values_of
+from deployments.console import EnvFile, Name, log_to_stderr, values_of
 from proposer.orders import OrderKind
 
 PATIENCE_SECONDS = 10.0
@@ -22,29 +21,28 @@ Why = Annotated[str, typer.Option(help="Why, for those who read the history.")]
 NO_WHY = "no reason given"
 
 
-def retry(request: Request, why: Why = NO_WHY, env_file: EnvFile = None) -> None:
+def retry(request: Request, why: Why = NO_WHY, name: Name = None, env_file: EnvFile = None) -> None:
     """Take a parked or waiting request up at once. One that is paid for is looked at, not asked for again."""
-    _order(OrderKind.RETRY, request, why, env_file)
+    _order(OrderKind.RETRY, request, why, values_of(env_file, name))
 
 
-def cancel(request: Request, why: Why, env_file: EnvFile = None) -> None:
+def cancel(request: Request, why: Why, name: Name = None, env_file: EnvFile = None) -> None:
     """Park an open request: it costs nothing more and holds its blocks until it is taken up again with retry."""
-    _order(OrderKind.CANCEL, request, why, env_file)
+    _order(OrderKind.CANCEL, request, why, values_of(env_file, name))
 
 
-def pause(why: Why, env_file: EnvFile = None) -> None:
+def pause(why: Why, name: Name = None, env_file: EnvFile = None) -> None:
     """Ask for no proof and send no new transaction until resume; what is under way is still looked after."""
-    _order(OrderKind.PAUSE, None, why, env_file)
+    _order(OrderKind.PAUSE, None, why, values_of(env_file, name))
 
 
-def resume(why: Why = NO_WHY, env_file: EnvFile = None) -> None:
+def resume(why: Why = NO_WHY, name: Name = None, env_file: EnvFile = None) -> None:
     """End a pause."""
-    _order(OrderKind.RESUME, None, why, env_file)
+    _order(OrderKind.RESUME, None, why, values_of(env_file, name))
 
 
-def _order(kind: OrderKind, request: int | None, why: str, env_file: Path | None) -> None:
+def _order(kind: OrderKind, request: int | None, why: str, values: dict[str, str]) -> None:
     log_to_stderr("WARNING")
-    values = values_of(env_file)
     typer.echo(run(_give(kind, request, why.strip() or NO_WHY, values)))
 
 

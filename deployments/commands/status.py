@@ -11,7 +11,7 @@ from rich.table import Table
 
 from deployments.commands.running import run
 from deployments.commands.shown import ago, print_json, reason_json, reason_line
-from deployments.console import AsJson, EnvFile, environment_of, point_prefect_at, values_of
+from deployments.console import AsJson, EnvFile, Name, environment_of, point_prefect_at, values_of
 from deployments.environment import Environment
 from proposer.expectation import expected
 from proposer.orders import Order
@@ -35,11 +35,11 @@ class Standing:
     """Between two L2 blocks; None while the contract cannot be read."""
 
 
-def status(as_json: AsJson = False, env_file: EnvFile = None) -> None:
+def status(as_json: AsJson = False, name: Name = None, env_file: EnvFile = None) -> None:
     """Show who leads, the heads, how far behind, what is under way, and every active reason."""
-    environment = environment_of(env_file)
+    environment = environment_of(env_file, name)
     point_prefect_at(environment)
-    standing = run(_standing(environment, values_of(env_file)))
+    standing = run(_standing(environment, values_of(env_file, name)))
     shown = status_json(standing)
     if as_json:
         print_json(shown)

@@ -51,6 +51,8 @@ class DevnetConfig:
     node_port: int = 0
     prover_port: int = 0
     l1_block_time_s: float = 1.0
+    # Which account of the mnemonic is the approved proposer.
+    proposer_account: int = 1
     submission_interval: int = 100
     starting_block: int = 1000
     finalization_period_s: int = 604_800
@@ -71,15 +73,15 @@ class DevnetConfig:
 class Devnet:
     """A running devnet; use as ``async with Devnet(config) as devnet``.
 
-    Accounts of anvil's well-known mnemonic: 0 owns the oracle, 1 is the proposer (approved), 2 the challenger,
-    3 another approved proposer.
+    Accounts of anvil's well-known mnemonic: 0 owns the oracle, 1 is the proposer (approved, configurable), 2 the
+    challenger, 3 another approved proposer.
     """
 
-    def __init__(self, config: DevnetConfig | None = None) -> None:
-        """Describe a devnet; nothing runs yet."""
+    def __init__(self, config: DevnetConfig | None = None, *, beside: Self | None = None) -> None:
+        """Describe a devnet; nothing runs yet. One ``beside`` another is one more rollup on that one's running L1."""
         self.config = config or DevnetConfig()
         self.owner, _ = account_key(0)
-        self.proposer_address, self.proposer_key = account_key(1)
+        self.proposer_address, self.proposer_key = account_key(self.config.proposer_account)
         self.challenger, _ = account_key(2)
         self.competitor, _ = account_key(3)
         self.commitments = Commitments.from_seed(self.config.seed)
@@ -88,6 +90,7 @@ class Devnet:
         # shared by the prover, the op-node and the front of L1
         self.traps = Traps()
         self._stack = contextlib.AsyncExitStack()
+        self._beside = beside
         self.anvil: Anvil
         self.l2: SimulatedL2
         self.op_node: OpNode
@@ -110,9 +113,12 @@ class Devnet:
 
     async def _start(self) -> None:
         config = self.config
-        anvil = Anvil(port=config.l1_port, block_time_s=config.l1_block_time_s, traps=self.traps)
-        self.anvil = await self._stack.enter_async_context(anvil)
-        await self.anvil.mine(_FIRST_L1_BLOCKS)
+        if self._beside is not None:
+            self.anvil = self._beside.anvil
+        else:
+            anvil = Anvil(port=config.l1_port, block_time_s=config.l1_block_time_s, traps=self.traps)
+            self.anvil = await self._stack.enter_async_context(anvil)
+            await self.anvil.mine(_FIRST_L1_BLOCKS)
         starting_timestamp = int(time.time()) - config.l2_age_s
         initial = config.l2_initial_finalized
         self.l2 = SimulatedL2(

@@ -329,7 +329,7 @@ class Prefect:
             raise AssertionError("\n".join(found)) from error
 
     async def clean(self) -> None:
-        """Forget every run, deployment, work pool and block of the test before."""
+        """Forget every run, deployment, work pool, block and variable of the test before."""
         for flow in await self.all("/flows/filter"):
             await self._delete(f"/flows/{flow['id']}")
         for pool in await self.all("/work_pools/filter"):
@@ -337,6 +337,8 @@ class Prefect:
                 await self._delete(f"/work_pools/{pool['name']}")
         for block in await self.all("/block_documents/filter"):
             await self._delete(f"/block_documents/{block['id']}")
+        for variable in await self.all("/variables/filter"):
+            await self._delete(f"/variables/{variable['id']}")
 
     async def _delete(self, path: str) -> None:
         """Delete; SQLite answers 503 while somebody else writes."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.devnet.signer import SignerStandIn
 from tests.acceptance.helpers import QUICK, Up, eventually, free_port, settled
 from tests.acceptance.prefect_history import ServerByScript
 from tests.devnets import StartDevnet
@@ -57,10 +58,14 @@ async def test_the_services_of_compose_settle_an_output(
     """With a password between them; nobody without it gets in, and Prefect's database has no key beside the blocks."""
     server = prefect_with_password
     devnet = await start_devnet()
-    for name, value in devnet.env().items():
+    signer = SignerStandIn(devnet.proposer_key, 31337)
+    await signer.start()
+    environment = {**devnet.env(), **signer.env()}
+    del environment["PRIVATE_KEY"]
+    for name, value in environment.items():
         if (secret := name.lower().replace("_", "-")) in compose()["secrets"]:
             _write(secrets, secret, value)
-    plain = {n: v for n, v in devnet.env().items() if n.lower().replace("_", "-") not in compose()["secrets"]}
+    plain = {n: v for n, v in environment.items() if n.lower().replace("_", "-") not in compose()["secrets"]}
     up = Up(
         tmp_path / "home",
         {
@@ -88,9 +93,11 @@ async def test_the_services_of_compose_settle_an_output(
         assert await up.terminate() == 0
     finally:
         up.kill()
+        await signer.stop()
         sys.stdout.write(up.output[-3000:])
-    for name in ("private-key", "database-url", "prefect-auth"):
-        assert (secrets / name).read_text().removeprefix("0x") not in up.output
+    for name in ("database-url", "prefect-auth"):
+        assert (secrets / name).read_text() not in up.output
+    assert {sent["from"] for sent in signer.signed} == {devnet.proposer_address}
     server.stop()
     with sqlite3.connect(server.database) as connection:
         keys = [key for (key,) in connection.execute("SELECT key FROM configuration")]

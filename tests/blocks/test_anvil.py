@@ -7,6 +7,7 @@ from blocks.l1 import L1Chain, Sent
 from blocks.output_oracle import L2OutputOracle
 from blocks.reverts import decode
 from blocks.signer import LocalSigner
+from blocks.web3signer import Web3Signer
 from proposer.errors import BadReply, ChainMoved, Reverted
 from proposer.units import GWEI
 
@@ -59,6 +60,16 @@ async def test_pinned_reads_sends_and_reorgs(anvil: str) -> None:
         await rpc(anvil, "anvil_reorg", 2, [])
         with pytest.raises(ChainMoved):
             await l1.balance(signer.address, head)
+
+
+async def test_anvil_signs_as_a_web3signer_does(anvil: str) -> None:
+    """Another implementation of the two methods: it signs the same bytes as the key itself."""
+    signer = LocalSigner(private_key=KEY)
+    tx = {"chainId": 31337, "nonce": 0, "to": "0x" + "22" * 20, "data": b"\1", "gas": 30_000}
+    tx |= {"maxFeePerGas": 3 * GWEI, "maxPriorityFeePerGas": GWEI}
+    async with Web3Signer(url=anvil, address=signer.address) as remote:
+        await remote.check()
+        assert await remote.sign(tx) == await signer.sign(tx)
 
 
 async def test_reverts_and_missing_contracts(anvil: str) -> None:

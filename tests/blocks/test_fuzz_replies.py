@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from eth_account import Account
 from eth_utils.crypto import keccak
 
 from blocks.l1 import L1Chain, Sent
@@ -18,7 +19,18 @@ from blocks.op_node import OpNode, RollupConfig, SyncStatus
 from blocks.output_oracle import SELECTORS, L2OutputOracle, Output
 from blocks.prover import Accepted, MockProven, SuccinctServer
 from blocks.rpc import RpcError
-from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, ProposerError, RequestRefused, Reverted, WrongChain
+from blocks.web3signer import Web3Signer
+from proposer.errors import (
+    BadReply,
+    EndpointDown,
+    OutcomeUnknown,
+    ProposerError,
+    RequestRefused,
+    Reverted,
+    SignerRefuses,
+    WrongChain,
+    WrongSignature,
+)
 from proposer.l1_transactions import Receipt
 from proposer.polling import Execution, Fulfillment, ProofStatus
 from proposer.ranges import BlockRange
@@ -312,6 +324,33 @@ CONTRACT["view"] = replace(CONTRACT["view"], rounds=ROUNDS // 4)  # each round i
 CONTRACT["speaks_v1"] = replace(CONTRACT["speaks_v1"], others=OTHERS | {"eth_getStorageAt": HASH})
 
 
+ACCOUNT = Account.from_key("11" * 32)
+UNSIGNED: dict[str, Any] = {
+    "chainId": 1,
+    "nonce": 3,
+    "to": ADDRESS,
+    "data": b"\1\2",
+    "gas": 30_000,
+    "maxFeePerGas": 2,
+    "maxPriorityFeePerGas": 1,
+}
+RAW = bytes(ACCOUNT.sign_transaction({"value": 0, "type": 2, **UNSIGNED}).raw_transaction)
+
+
+def remote(method: str, ask: Callable[[Any], Awaitable[object]], fits: Any, *replies: Any) -> Case:
+    """A method of the remote signer."""
+    return Case(
+        lambda url: Web3Signer(url=url, address=ACCOUNT.address, timeout_seconds=0.5),
+        *(ask, (*replies, ERROR), fits, ("result",), method),
+    )
+
+
+SIGNER = {
+    "check": remote("eth_accounts", lambda s: s.check(), lambda v: v is None, [ADDRESS, ACCOUNT.address.lower()]),
+    "sign": remote("eth_signTransaction", lambda s: s.sign(UNSIGNED), lambda v: v == (keccak(RAW), RAW), hexed(RAW)),
+}
+
+
 def scripted(server: Server, case: Case, dice: Random) -> None:
     """Answer the case's own reply mutated, all others as documented."""
     if not case.method:
@@ -340,6 +379,9 @@ def check_named(error: ProposerError, case: Case, server: Server) -> None:
     assert "\0" not in text
     assert 0 < len(text) < 1500, text
     if isinstance(error, Reverted | RequestRefused):  # the contract's name, the server's own words
+        return
+    if isinstance(error, SignerRefuses | WrongSignature):
+        assert f"127.0.0.1:{server.port}" in text, text
         return
     own = "()" in text or "no longer canonical" in text or "no latest block" in text
     assert f"127.0.0.1:{server.port}" in text or own, text
@@ -373,7 +415,7 @@ async def fuzz(name: str, case: Case, server: Server) -> tuple[int, int]:
 
 CASES = {
     f"{room}.{name}": case
-    for room, cases in {"server": PROVER, "node": NODE, "l1": L1, "oracle": CONTRACT}.items()
+    for room, cases in {"server": PROVER, "node": NODE, "l1": L1, "oracle": CONTRACT, "signer": SIGNER}.items()
     for name, case in cases.items()
 }
 

@@ -9,6 +9,7 @@ from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
 from blocks.signer import LocalSigner
+from blocks.web3signer import Web3Signer
 from proposer.errors import InvalidSettings
 from tests.blocks.loopback import KEY
 
@@ -18,7 +19,7 @@ URL = f"https://user:{KEY}@rpc.example/v2/{KEY}"
 class TestStandard(BlockStandardTestSuite):
     """Prefect's suite."""
 
-    @pytest.fixture(params=[L1Chain, OpNode, L2OutputOracle, SuccinctServer, LocalSigner])
+    @pytest.fixture(params=[L1Chain, OpNode, L2OutputOracle, SuccinctServer, LocalSigner, Web3Signer])
     def block(self, request: pytest.FixtureRequest) -> type[Block]:
         """Give the block under test."""
         return request.param
@@ -33,22 +34,26 @@ class TestStandard(BlockStandardTestSuite):
         assert block.get_block_type_slug().startswith("op-succinct-")
 
 
-@pytest.mark.parametrize("made", [L1Chain(urls=URL), OpNode(urls=URL), SuccinctServer(url=URL)])
+@pytest.mark.parametrize(
+    "made",
+    [L1Chain(urls=URL), OpNode(urls=URL), SuccinctServer(url=URL), Web3Signer(url=URL, address="0x" + "11" * 20)],
+)
 def test_urls_do_not_show(made: Block) -> None:
     """Neither repr, str nor JSON hold the key."""
     assert KEY not in repr(made) + str(made) + made.model_dump_json() + repr(vars(made))
 
 
 @pytest.mark.parametrize("url", [f"ws://h/{KEY}", f"http://:x{KEY}", f"{KEY}", f"http://h:99999/{KEY}", "", " , "])
-@pytest.mark.parametrize("kind", ["l1", "node", "server"])
+@pytest.mark.parametrize("kind", ["l1", "node", "server", "signer"])
 def test_a_bad_url_is_refused_without_showing_it(url: str, kind: str) -> None:
     """The error names the setting."""
     make = {
         "l1": lambda: L1Chain(urls=url),
         "node": lambda: OpNode(urls=url),
         "server": lambda: SuccinctServer(url=url),
+        "signer": lambda: Web3Signer(url=url, address="0x" + "11" * 20),
     }
-    with pytest.raises(InvalidSettings, match=r"L1_RPC|L2_NODE_RPC|OP_SUCCINCT_SERVER_URL") as caught:
+    with pytest.raises(InvalidSettings, match=r"L1_RPC|L2_NODE_RPC|OP_SUCCINCT_SERVER_URL|SIGNER_URL") as caught:
         make[kind]()
     assert KEY not in str(caught.value)
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ from blocks.l1 import L1Chain
 from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
-from blocks.signer import LocalSigner
+from blocks.signer import Signer
+from deployments.signing import read_signer, signer_block
 from infra.devnet import Devnet
 
 ROOT = Path(__file__).parents[2]
@@ -30,25 +31,31 @@ class Blocks:
     node: OpNode
     oracle: L2OutputOracle
     server: SuccinctServer
-    signer: LocalSigner
+    signer: Signer
 
 
 @asynccontextmanager
 async def blocks_of(devnet: Devnet, seconds: float = 5, **changes: str) -> AsyncIterator[Blocks]:
-    """Open blocks for a devnet's environment with these changes; every call has `seconds`."""
-    env = devnet.env() | changes
+    """Open blocks for a devnet's environment with these changes, an empty one unset; every call has `seconds`."""
+    env = {name: value for name, value in (devnet.env() | changes).items() if value}
     blocks = Blocks(
         l1=L1Chain.model_validate({"urls": env["L1_RPC"], "timeout_seconds": seconds}),
         node=OpNode.model_validate({"urls": env["L2_NODE_RPC"], "timeout_seconds": seconds}),
         oracle=L2OutputOracle(address=env["L2OO_ADDRESS"]),
         server=SuccinctServer.model_validate({"url": env["OP_SUCCINCT_SERVER_URL"], "timeout_seconds": seconds}),
-        signer=LocalSigner.model_validate({"private_key": env["PRIVATE_KEY"]}),
+        signer=_signer(env),
     )
     try:
         yield blocks
     finally:
-        for block in (blocks.l1, blocks.node, blocks.server):
+        for block in (blocks.l1, blocks.node, blocks.server, blocks.signer):
             await block.aclose()
+
+
+def _signer(env: Mapping[str, str]) -> Signer:
+    signer = read_signer(env, [])
+    assert signer is not None
+    return signer_block(signer)
 
 
 async def eventually(what: str, look: Callable[[], Awaitable[T]], *, seconds: float = 15, every: float = 0.1) -> T:

@@ -70,17 +70,22 @@ def test_the_readme_has_every_setting_with_its_default(field: FieldInfo) -> None
 def test_the_readme_has_no_setting_that_the_code_does_not_read() -> None:
     names = {name for name in _table(_read("README.md")) if name.isupper()}
     aliases = {field.alias for field in ProposerSettings.model_fields.values()}
-    assert names - aliases <= _names_in(ROOT / "deployments" / "environment.py")
+    assert names - aliases <= _names_in(*ENVIRONMENT)
 
 
 def test_the_readme_names_everything_that_the_environment_is_asked_for() -> None:
     named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("README.md")))
-    assert _names_in(ROOT / "deployments" / "environment.py") <= named
+    assert _names_in(*ENVIRONMENT) <= named
 
 
-def _names_in(module: Path) -> set[str]:
-    """Return the strings of a module that are environment names."""
-    strings = {node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant)}
+ENVIRONMENT = tuple(ROOT / "deployments" / name for name in ("environment.py", "homes.py", "signing.py"))
+"""The modules that read it."""
+
+
+def _names_in(*modules: Path) -> set[str]:
+    """Return the strings of modules that are environment names."""
+    trees = [ast.parse(module.read_text()) for module in modules]
+    strings = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     return {s for s in strings if isinstance(s, str) and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", s)}
 
 

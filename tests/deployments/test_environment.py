@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from deployments.environment import IGNORED, client_environment, read_environment
+from deployments.environment import IGNORED, client_environment, ledger_of, read_environment
+from deployments.homes import claim_home, problem_with_home
+from deployments.signing import LocalKey, RemoteSigner, signer_block
 from proposer.errors import InvalidSettings
 from proposer.settings import ProposerSettings
 from tests.deployments.helpers import ROOT, plain_environment
@@ -22,7 +25,11 @@ GOOD = {
     "PRIVATE_KEY": f"0x{KEY}",
 }
 REQUIRED = ("L1_RPC", "L2_NODE_RPC", "L2OO_ADDRESS", "PRIVATE_KEY")
-SECRETS = (KEY, "l1-api-key-1234", "db-pass-word", "prefect-pass-word")
+SECRETS = (KEY, "l1-api-key-1234", "db-pass-word", "prefect-pass-word", "signer-pass-word")
+REMOTE: dict[str, str | None] = {
+    "SIGNER_URL": "https://me:signer-pass-word@signer.example.com:9000",
+    "SIGNER_ADDRESS": CHECKSUMMED,
+}
 
 
 def problems(values: dict[str, str | None]) -> tuple[str, ...]:
@@ -39,6 +46,37 @@ CASES: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no node": ({"L2_NODE_RPC": None}, "L2_NODE_RPC: not set", "set it to the op-node's"),
     "no contract": ({"L2OO_ADDRESS": None}, "L2OO_ADDRESS: not set", "L2OutputOracle"),
     "no key": ({"PRIVATE_KEY": None}, "PRIVATE_KEY: not set", "or PRIVATE_KEY_FILE"),
+    "key and remote signer": (REMOTE, "PRIVATE_KEY: set together with SIGNER_URL", "unset PRIVATE_KEY to sign with"),
+    "signer without an account": (
+        REMOTE | {"PRIVATE_KEY": None, "SIGNER_ADDRESS": None},
+        "SIGNER_ADDRESS: not set",
+        "set it to the address of the account that the remote signer signs for",
+    ),
+    "account without a signer": (
+        REMOTE | {"PRIVATE_KEY": None, "SIGNER_URL": None},
+        "SIGNER_URL: not set, but SIGNER_ADDRESS is",
+        "set it to the Web3Signer",
+    ),
+    "key as the signer's account": (
+        REMOTE | {"PRIVATE_KEY": None, "SIGNER_ADDRESS": KEY},
+        "SIGNER_ADDRESS: not an address",
+        "40 hex digits",
+    ),
+    "signer without scheme": (
+        REMOTE | {"PRIVATE_KEY": None, "SIGNER_URL": "signer:9000"},
+        "SIGNER_URL: not an http(s) address",
+        "https://host",
+    ),
+    "two signers": (
+        REMOTE | {"PRIVATE_KEY": None, "SIGNER_URL": "http://a,http://b"},
+        "SIGNER_URL: names several servers",
+        "set it to one",
+    ),
+    "name with capitals": ({"PROPOSER_NAME": "OP-Main"}, "PROPOSER_NAME: 'OP-Main' is not a name", "lowercase letters"),
+    "name that is a path": ({"PROPOSER_NAME": "../x"}, "PROPOSER_NAME: '../x' is not a name", "digits and dashes"),
+    "name with a dash at its end": ({"PROPOSER_NAME": "op-"}, "PROPOSER_NAME: 'op-' is not a name", "first nor last"),
+    "endless name": ({"PROPOSER_NAME": "a" * 64}, "PROPOSER_NAME: 'aaa", "at most 63"),
+    "name of Prefect's": ({"PROPOSER_NAME": "prefect-x"}, "PROPOSER_NAME: 'prefect-x' begins", "choose another"),
     "empty is not set": ({"PRIVATE_KEY": "  "}, "PRIVATE_KEY: not set", "set it"),
     "short address": ({"L2OO_ADDRESS": "0x1234"}, "L2OO_ADDRESS: not an address", "40 hex digits"),
     "address without 0x": ({"L2OO_ADDRESS": CHECKSUMMED[2:]}, "L2OO_ADDRESS: not an address", "0x and"),
@@ -276,9 +314,59 @@ def test_the_client_uses_our_own_server_and_sends_no_telemetry(tmp_path: Path) -
 
 def test_no_secret_is_in_the_text_of_an_environment() -> None:
     secrets = {"DATABASE_URL": "postgresql://me:db-pass-word@host/l", "PREFECT_API_AUTH_STRING": "me:prefect-pass-word"}
-    environment = read_environment({**GOOD, **secrets})
-    for text in (repr(environment), str(environment), repr(vars(environment))):
-        assert not [secret for secret in SECRETS if secret in text]
+    for values in ({**GOOD, **secrets}, with_remote_signer()):
+        environment = read_environment(values)
+        for text in (repr(environment), str(environment), repr(vars(environment))):
+            assert not [secret for secret in SECRETS if secret in text]
+
+
+def with_remote_signer() -> dict[str, str]:
+    """Return the good environment with a remote signer instead of the key."""
+    return {name: value for name, value in {**GOOD, **REMOTE}.items() if value is not None and name != "PRIVATE_KEY"}
+
+
+def test_the_signer_is_a_key_or_a_remote_one(tmp_path: Path) -> None:
+    """Its address is a secret, for it may hold a password, and may come from a file; the account's is none."""
+    assert read_environment(GOOD).signer == LocalKey(SecretStr(GOOD["PRIVATE_KEY"]))
+    values = with_remote_signer() | {"SIGNER_ADDRESS": CHECKSUMMED.lower()}
+    signer = read_environment(values).signer
+    assert signer == RemoteSigner(SecretStr(str(REMOTE["SIGNER_URL"])), CHECKSUMMED)
+    (tmp_path / "url").write_text(values.pop("SIGNER_URL"))
+    assert read_environment(values | {"SIGNER_URL_FILE": str(tmp_path / "url")}).signer == signer
+    made = signer_block(signer)
+    assert (made.address, made.setting) == (CHECKSUMMED, "SIGNER_ADDRESS")
+    assert signer_block(read_environment(GOOD).signer).setting == "PRIVATE_KEY"
+
+
+def test_a_name_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Two rollups started with nothing but their names share nothing on the machine."""
+    homes = [read_environment(GOOD | {"PROPOSER_NAME": name}).home for name in ("proposer", "op-a", "op-b")]
+    assert [home.name for home in homes] == [".proposer", ".proposer-op-a", ".proposer-op-b"]
+    assert homes[0] == read_environment(GOOD).home
+    assert read_environment(GOOD | {"PROPOSER_NAME": "op-a", "PROPOSER_HOME": str(tmp_path)}).home == tmp_path
+
+
+def test_a_folder_belongs_to_the_name_that_came_first(tmp_path: Path) -> None:
+    """Whoever comes under another name is told whose it is; the orders of the other's operator are refused too."""
+    home = tmp_path / "home"
+    assert problem_with_home(home, "op-a") is None
+    assert claim_home(home, "op-a") is None
+    assert claim_home(home, "op-a") is None
+    problem = claim_home(home, "op-b")
+    assert problem is not None
+    assert problem.startswith(
+        f"PROPOSER_HOME: {home} is the folder of rollup 'op-a', and this is 'op-b'; set PROPOSER_HOME"
+    )
+    (home / "ledger.url").write_text("postgresql:///x")
+    assert ledger_of({"PROPOSER_HOME": str(home), "PROPOSER_NAME": "op-a"})[1] == home
+    with pytest.raises(InvalidSettings, match="is the folder of rollup 'op-a', and this is 'proposer'"):
+        ledger_of({"PROPOSER_HOME": str(home)})
+
+
+def test_a_folder_from_before_there_were_names_is_the_default_rollups(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    assert "is the folder of rollup 'proposer'" in str(claim_home(tmp_path, "op-a"))
+    assert claim_home(tmp_path, "proposer") is None
 
 
 def test_reading_the_environment_does_not_import_prefect(tmp_path: Path) -> None:
@@ -295,6 +383,7 @@ NAMES = sorted(
     {field.alias or "" for field in ProposerSettings.model_fields.values()}
     | {*REQUIRED, "OP_SUCCINCT_SERVER_URL", "DATABASE_URL", "PREFECT_API_URL", "PREFECT_SERVER_API_PORT", "DGF_ADDRESS"}
     | {"PROPOSER_HOME", "PRIVATE_KEY_FILE", "L1_RPC_FILE", "DATABASE_URL_FILE", "PREFECT_API_AUTH_STRING"}
+    | {"PROPOSER_NAME", "SIGNER_URL", "SIGNER_ADDRESS"}
     | {"METRICS_PORT", "METRICS_ADDR", "METRICS_ENABLED", "READY_TIMEOUT"}
 )
 JUNK = st.one_of(

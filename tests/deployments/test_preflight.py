@@ -1,14 +1,17 @@
 """What must be right before anything is spent, against a real chain, node, server and ledger."""
 
 import time
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from blocks.ledger import Ledger, LedgerIdentity
 from deployments.preflight import Preflight
 from infra.devnet import Devnet
 from infra.devnet.anvil import Anvil, account_key
 from infra.devnet.loopback import bind_loopback, free_port
+from infra.devnet.signer import SignerStandIn
 from proposer.errors import InvalidSettings
 from tests.deployments.helpers import blocks_of
 
@@ -143,3 +146,29 @@ async def test_endpoints_that_hang_have_a_deadline(devnet: Devnet, ledger: Ledge
         found = await problems(devnet, ledger, seconds=0.5, **away)
         assert time.monotonic() - started < 5
     assert sorted(problem.split(":")[0] for problem in found) == sorted(away)
+
+
+@pytest_asyncio.fixture
+async def signer(devnet: Devnet) -> AsyncIterator[SignerStandIn]:
+    """A Web3Signer with the proposer's key that is not started yet."""
+    made = SignerStandIn(devnet.proposer_key, ANVIL_CHAIN)
+    yield made
+    await made.stop()
+
+
+async def test_a_remote_signer_is_asked_for_the_account(devnet: Devnet, ledger: Ledger, signer: SignerStandIn) -> None:
+    """Well, without the account, down at the first start; at a later one a signer that is down is waited for."""
+    remote = {"PRIVATE_KEY": "", **signer.env()}
+    (problem,) = await problems(devnet, ledger, **remote)
+    assert problem.startswith(f"SIGNER_URL: {signer.http.url} cannot be reached")
+    await signer.start()
+    assert await check(devnet, ledger, **remote) == ours(devnet)
+    signer.faults.locked = True
+    (problem,) = await problems(devnet, ledger, **remote)
+    assert f"none is that of {devnet.proposer_address}; load its key there" in problem
+    found = sorted(await problems(devnet, ledger, **(remote | {"SIGNER_ADDRESS": account_key(5)[0]})))
+    assert [one.split(":")[0] for one in found] == ["SIGNER_ADDRESS", "SIGNER_URL"]
+    assert f"its account {account_key(5)[0]} is not an approved proposer" in " ".join(found)
+    await signer.stop()
+    await ledger.claim_identity(ours(devnet))
+    assert await check(devnet, ledger, **remote) == ours(devnet)

@@ -19,7 +19,7 @@ from deployments.process import Process
 from flows.context import Proposer
 from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from infra.devnet.loopback import free_port
-from proposer.errors import NotLeader
+from proposer.errors import NameClash, NotLeader
 from proposer.settings import ProposerSettings
 from tests.deployments.helpers import blocks_of, eventually, execute
 from tests.devnets import StartDevnet
@@ -65,13 +65,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leadership, "RENEW_SECONDS", 0.3)
 
 
+async def nothing() -> None:
+    """Nothing is applied: the server is away."""
+
+
 @asynccontextmanager
-async def leading(devnet: Devnet, ledger: Ledger, home: Path, **settings: Any) -> AsyncIterator[Led]:
+async def leading(
+    devnet: Devnet, ledger: Ledger, home: Path, applied: Callable[[], Awaitable[None]] = nothing, **settings: Any
+) -> AsyncIterator[Led]:
     """Lead with Prefect's address at a closed port; what still runs at the end is cancelled."""
-
-    async def applied() -> None:
-        """Nothing is applied: the server is away."""
-
     away = {
         PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api",
         PREFECT_HOME: str(home),
@@ -120,9 +122,7 @@ async def test_an_output_is_settled_without_prefect_and_a_stop_ends_it(
     assert len(said) <= 2
 
 
-async def test_no_settlement_waits_for_the_clock(
-    devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None
-) -> None:
+async def test_no_settlement_waits_for_the_clock(devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None) -> None:
     """With an hour between two scheduled cycles an output is settled as soon as its proofs are there."""
     async with leading(devnet, ledger, tmp_path, poll_interval=3600) as led:
 
@@ -131,6 +131,20 @@ async def test_no_settlement_waits_for_the_clock(
             return await devnet.latest_block_number() == 1100
 
         await eventually("the output at 1100 is on the chain", settled, seconds=25)
+
+
+async def test_an_account_that_another_rollup_has_ends_it_with_its_name(
+    devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None
+) -> None:
+    """Seen late, because Prefect was away at the start: it does not spend on against the other."""
+
+    async def clash() -> None:
+        raise NameClash("account 0x1 signs for rollup 'other'")
+
+    async with leading(devnet, ledger, tmp_path, clash) as led:
+        with pytest.raises(NameClash, match="signs for rollup 'other'"):
+            await asyncio.wait_for(led.task, 5)
+    assert devnet.prover.log.of("paid") == []
 
 
 async def test_a_stop_waits_for_the_answers_and_asks_for_nothing_new(

@@ -69,6 +69,13 @@ class PaperSigner:
     """Signs at no cost: the raw bytes are the transaction itself."""
 
     address = SENDER
+    setting = "PRIVATE_KEY"
+
+    async def check(self) -> None:
+        """It always signs."""
+
+    async def aclose(self) -> None:
+        """It holds no connection."""
 
     async def sign(self, tx: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """Return the hash and the bytes of a transaction."""

@@ -35,7 +35,7 @@ from tests.infra.production import (
 PROPOSERS = ("proposer", "standby")
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 _SECRET = re.compile(
-    r"PASSWORD|PRIVATE_KEY|AUTH_STRING|API_KEY|ENCRYPTION_KEY|_RPC|SERVER_URL|DATABASE_URL|CONNECTION_URL"
+    r"PASSWORD|PRIVATE_KEY|SIGNER_URL|AUTH_STRING|API_KEY|ENCRYPTION_KEY|_RPC|SERVER_URL|DATABASE_URL|CONNECTION_URL"
 )
 
 
@@ -108,6 +108,13 @@ def test_no_secret_is_a_value() -> None:
     assert [list(e["valueFrom"]) for e in references] == [["secretKeyRef"]]
     assert helm_values()["server"]["basicAuth"] == {"enabled": True, "existingSecret": "prefect-auth"}
     assert helm_values()["secret"]["create"] is False
+
+
+def test_no_key_is_in_the_proposers_process() -> None:
+    """A remote signer has it: its URL is a secret, its account is none."""
+    for environment in (compose()["services"]["proposer"]["environment"], kubernetes_environment()):
+        assert {"SIGNER_URL_FILE", "SIGNER_ADDRESS"} <= set(environment)
+        assert not [name for name in environment if "PRIVATE_KEY" in name]
 
 
 def test_every_secret_file_that_is_read_is_given() -> None:

@@ -23,7 +23,7 @@ def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
     command = [str(DOCKER / "make-secrets.sh"), str(folder)]
     first = subprocess.run(command, env=with_path({}), capture_output=True, text=True, check=True)
     made = {path.name: path.read_text() for path in folder.iterdir()}
-    by_hand = {"private-key", "l1-rpc", "l2-node-rpc", "op-succinct-server-url"}
+    by_hand = {"signer-url", "l1-rpc", "l2-node-rpc", "op-succinct-server-url"}
     assert set(compose()["secrets"]) == set(made) | by_hand
     assert all(name in first.stdout for name in by_hand)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
