@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.bench.figures import Outcome
 from tests.bench.filling import filling
 from tests.bench.history import history
+from tests.bench.makespan import makespan
 from tests.bench.polling import polling
 from tests.bench.settling import settling
 from tests.bench.weighing import weighing
@@ -42,6 +43,7 @@ async def _weighing(world: World, outcome: Outcome) -> None:
 
 MEASUREMENTS: dict[str, Measure] = {
     "settling": _settling,
+    "makespan": makespan,
     "filling": _filling,
     "polling": polling,
     "history": _history,

@@ -17,7 +17,7 @@ LIMIT_SECONDS = 280
 @pytest.mark.timeout(300)
 def test_settlements_do_not_wait_looks_do_not_queue_and_history_costs_nothing(tmp_path: Path) -> None:
     """Against the seed's policy in the same run; POLL_INTERVAL is a minute, and no settlement waits for it."""
-    command = [sys.executable, "-m", "tests.bench", "--short", "--only", "settling", "polling", "history"]
+    command = [sys.executable, "-m", "tests.bench", "--short", "--only", "settling", "makespan", "polling", "history"]
     run = subprocess.run(
         [*command, "--keep-logs", str(tmp_path / "bench")],
         cwd=ROOT,
