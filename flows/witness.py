@@ -7,7 +7,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import AsyncIterator
-from datetime import timedelta
 
 from blocks.prover import Accepted, MockProven
 from flows.context import CURRENT, Proposer
@@ -23,12 +22,11 @@ from proposer.errors import (
     RequestRefused,
 )
 from proposer.requests import Failure, Kind, ProofRequest
-from proposer.retry import jitter, successors
+from proposer.retry import pause_while_down, successors
 from proposer.units import L1Ref
 
 log = logging.getLogger("proposer.witness")
 
-SERVER_DOWN_PAUSE_SECONDS = 10.0
 WRITE_AGAIN_SECONDS, WRITE_AGAIN_AT_MOST_SECONDS = 1.0, 5.0
 
 
@@ -160,10 +158,8 @@ async def _fail(proposer: Proposer, request: ProofRequest, failure: Failure, tex
 
 async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDown | LedgerMoved | NotLeader) -> None:
     """Nothing was asked: the request waits, and no attempt is charged."""
-    pause = SERVER_DOWN_PAUSE_SECONDS * (1 + jitter(request.id))
-    if isinstance(error, RateLimited):
-        pause += error.retry_after_seconds  # the jitter stays: not all come back at the same instant
-    until = await proposer.ledger.now() + timedelta(seconds=pause)
+    asked_for = error.retry_after_seconds if isinstance(error, RateLimited) else 0.0
+    until = await proposer.ledger.now() + pause_while_down(request.id, asked_for)
     async with proposer.write() as writer:
         await writer.postpone(request, until, f"nothing was asked, no attempt is charged: {error}")
 

@@ -30,6 +30,15 @@ class RetryPolicy:
         return timedelta(seconds=plain * (1 + jitter(failed.id, failed.attempt)))
 
 
+SERVER_DOWN_PAUSE_SECONDS = 10.0
+
+
+def pause_while_down(request: int, asked_for: float = 0.0) -> timedelta:
+    """How long a request waits that met a server which is down, or asks for a pause of so many seconds."""
+    # the jitter stays in either case: not all come back at the same instant
+    return timedelta(seconds=SERVER_DOWN_PAUSE_SECONDS * (1 + jitter(request)) + asked_for)
+
+
 def jitter(*key: int) -> float:
     """A number in [-0.2, 0.2) that depends on nothing but the key."""
     digest = blake2b(repr(key).encode(), digest_size=4).digest()

@@ -140,7 +140,7 @@ class Snapshot:
 
     def of_kind(self, kind: Kind) -> list[ProofRequest]:
         """Requests of one kind, lowest first."""
-        return sorted((r for r in self.requests if r.kind is kind), key=lambda r: (r.range, r.id))
+        return sorted((r for r in self.requests if r.kind is kind), key=lambda r: (r.range.start, r.range.end, r.id))
 
     def open_ranges(self) -> list[ProofRequest]:
         """Range requests that hold their blocks."""

@@ -1,4 +1,4 @@
-"""A day's backlog under the virtual clock: how much of the time is the prover's, and the clock's word against a devnet."""
+"""A day's backlog under the virtual clock: how much of the time is the prover's, and its word against a devnet."""
 
 from proposer.settings import ProposerSettings
 from proposer.simulation.durations import Spread
