@@ -1,4 +1,4 @@
-.PHONY: install demo test chaos bench lint types audit retention clean
+.PHONY: install demo devnet test chaos bench lint types audit docs retention clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -26,6 +26,9 @@ install: $(STAMP) ## Install everything into .venv
 demo: $(STAMP) ## Run the whole job against a local devnet; KEEP=1 stays up with the Prefect UI
 	@$(BIN)/proposer demo $(if $(KEEP),--keep)
 
+devnet: $(STAMP) ## Run a local devnet in .devnet; TELL=prover/stop breaks the one that runs, TELL=prover/start repairs it
+	@$(BIN)/python -m infra.devnet --dir .devnet $(if $(TELL),--tell $(TELL))
+
 # Acceptance tests mostly wait for whole processes, so they run beside the others
 test: $(STAMP) ## Run every test on real parts
 	@$(BIN)/python -m pytest tests/acceptance > acceptance.log 2>&1 & beside=$$!; \
@@ -48,6 +51,9 @@ types: $(STAMP) ## Check types, strictly in the core
 
 audit: $(STAMP) ## Check the lock, what is installed, and the licences
 	$(BIN)/python -m infra.audit
+
+docs: $(STAMP) ## Write docs/configuration.md from the settings in the code
+	$(BIN)/python -m deployments.reference
 
 retention: $(STAMP) ## Measure what Prefect's vacuum keeps over 10,000 cycles
 	RETENTION_CYCLES=10000 $(BIN)/python -m pytest tests/acceptance/test_retention.py -s

@@ -2,11 +2,14 @@
 
 import re
 
+from blocks.http import scrub_known
 from proposer.errors import BadReply
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 MOST = 2**63 - 1
 """What the ledger can hold: no block, time or gas comes near it."""
+_QUOTED = 2000
+"""Letters that are looked through for secrets before the first of them are quoted: a part of one is one too."""
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
@@ -14,7 +17,7 @@ def bad(where: str, field: str, value: object, wanted: str) -> BadReply:
     """Say which field is not what it must be; only the beginning of the value is shown."""
     # text of an array or object may be as long as the answer, and as deep as no recursion is
     shown = f"an {'array' if isinstance(value, list) else 'object'}" if isinstance(value, list | dict) else None
-    return BadReply(f"{where}: {field} is {shown or repr(str(value)[:60])}, not {wanted}")
+    return BadReply(f"{where}: {field} is {shown or repr(scrub_known(str(value)[:_QUOTED])[:60])}, not {wanted}")
 
 
 def member(value: object, field: str, where: str) -> object:

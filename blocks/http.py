@@ -7,6 +7,7 @@ cut out of what an endpoint says of itself (`Cannot POST /v2/<key>` is a common 
 import asyncio
 import logging
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Endpoint:
         if not usable:
             problem = f"{setting}: one of its URLs is not an http:// or https:// URL with a host"
             raise InvalidSettings([problem]) from None
-        self._url = url.strip().rstrip("/")
+        bare, mark, query = url.strip().partition("?")
+        self._url, self._query = bare.rstrip("/"), mark + query
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self.name = f"{parts.scheme}://{host}:{port or (443 if parts.scheme == 'https' else 80)}"
         self.is_local = _is_local(parts.hostname or "")
@@ -61,15 +63,19 @@ class Endpoint:
         pieces = {parts.username, parts.password, parts.path.rstrip("/"), parts.query, *parts.path.split("/")}
         pieces |= {pair.partition("=")[2] for pair in parts.query.split("&")}
         secrets = {form for piece in pieces if piece and len(piece) > 3 for form in (piece, unquote(piece))}
+        if parts.password is not None:
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+            secrets.add(b64encode(pair.encode()).decode())  # as it is sent
         self._secrets = sorted(secrets, key=len, reverse=True)
+        _known_secrets.update(self._secrets)
         self._paused_until = 0.0
 
     def __repr__(self) -> str:
         return self.name
 
     def under(self, path: str) -> str:
-        """Append a path. The result is secret."""
-        return self._url + path
+        """Append a path, before the query. The result is secret."""
+        return self._url + path + self._query
 
     def scrub(self, text: str) -> str:
         """Cut this URL's secret parts, and control characters, out of a text that came from outside."""
@@ -88,6 +94,16 @@ class Endpoint:
         left = self._paused_until - monotonic()
         if left > 0:
             raise RateLimited(f"{self.name} asked for a pause, {left:.1f} s of it are left: nothing was sent", left)
+
+
+_known_secrets: set[str] = set()
+
+
+def scrub_known(text: str) -> str:
+    """Cut the secret parts of every URL of this process, and control characters, out of a text from outside."""
+    for secret in sorted(_known_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _CONTROL.sub(" ", text)
 
 
 def endpoints(urls: str, setting: str) -> list[Endpoint]:

@@ -107,9 +107,31 @@ class SuccinctServer(Outside, Block):
 
     async def request_range(self, range_: BlockRange, timeout_seconds: float) -> Accepted | MockProven:
         """Ask for a range proof; answered after witness generation, which takes minutes."""
-        body = orjson.dumps({"start": range_.start, "end": range_.end})
-        path = "/request_mock_span_proof" if self.mock else "/request_span_proof"
-        return await self._ask(path, _once(body), len(body), timeout_seconds)
+        body = orjson.dumps(self.range_body(range_))
+        return await self._ask(self._range_path, _once(body), len(body), timeout_seconds)
+
+    @staticmethod
+    def range_body(range_: BlockRange) -> dict[str, int]:
+        """Return what is posted for a range proof."""
+        return {"start": range_.start, "end": range_.end}
+
+    @property
+    def range_url(self) -> str:
+        """Where range proofs are asked for, without what may be secret in the URL."""
+        return self._endpoint.name + self._range_path
+
+    @property
+    def aggregation_url(self) -> str:
+        """Where aggregation proofs are asked for, likewise."""
+        return self._endpoint.name + self._aggregation_path
+
+    @property
+    def _range_path(self) -> str:
+        return "/request_mock_span_proof" if self.mock else "/request_span_proof"
+
+    @property
+    def _aggregation_path(self) -> str:
+        return "/request_mock_agg_proof" if self.mock else "/request_agg_proof"
 
     async def request_aggregation(
         self, lengths: Sequence[int], subproofs: AsyncIterable[bytes], head: bytes, timeout_seconds: float
@@ -140,8 +162,8 @@ class SuccinctServer(Outside, Block):
                 raise LedgerMoved("a range proof went missing while its aggregation was being sent")
             yield closing
 
-        path = "/request_mock_agg_proof" if self.mock else "/request_agg_proof"
-        return await self._ask(path, body(), len(opening) + encoded + len(closing), timeout_seconds)
+        length = len(opening) + encoded + len(closing)
+        return await self._ask(self._aggregation_path, body(), length, timeout_seconds)
 
     async def status(self, prover_id: str) -> ProofStatus:
         """Ask how far a proof is, and for the proof.

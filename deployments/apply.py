@@ -1,4 +1,4 @@
-"""`proposer apply`: make Prefect hold this rollup's blocks, work pool and deployments; again changes nothing."""
+"""`proposer apply`: make Prefect hold what this rollup needs there; again changes nothing."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,10 +22,11 @@ from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
 from blocks.signer import LocalSigner
 from blocks.web3signer import Web3Signer
+from deployments.automations import apply_automations
 from deployments.environment import Environment
 from deployments.homes import DEFAULT_NAME
 from deployments.registry import Holding, register
-from deployments.signing import signer_block
+from deployments.signing import LocalKey, signer_block
 from flows.prove import rollup_tag
 from proposer.errors import ProposerError
 
@@ -37,6 +38,7 @@ PREFECT_YAML = Path(__file__).resolve().parent.parent / "prefect.yaml"
 
 def blocks_of(environment: Environment, database_url: str) -> dict[str, Block]:
     """Build this rollup's blocks from the environment, by the name each is known as here."""
+    assert environment.signer is not None  # only a dry run has none, and sets nothing up
     return {
         "l1": L1Chain(urls=environment.l1_rpc),
         "node": OpNode(urls=environment.node_rpc),
@@ -48,7 +50,7 @@ def blocks_of(environment: Environment, database_url: str) -> dict[str, Block]:
 
 
 async def apply(environment: Environment, database_url: str) -> list[str]:
-    """Save the blocks, the work pool and the deployments of `prefect.yaml`; return what was set."""
+    """Save the blocks, the work pool, the deployments of `prefect.yaml` and the automations; return what was set."""
     done: list[str] = []
     async with get_client() as client:
         for block in blocks_of(environment, database_url).values():
@@ -58,11 +60,13 @@ async def apply(environment: Environment, database_url: str) -> list[str]:
         await _work_pool(client, environment.name)
         done.append(f"work pool {environment.name}")
         deployed = [await _deploy(client, description, environment) for description in _descriptions(environment.name)]
-    return [*done, *(f"deployment {name}" for name in deployed)]
+        automations = await apply_automations(client, environment)
+    return [*done, *(f"deployment {name}" for name in deployed), *automations]
 
 
 async def check_names(environment: Environment) -> tuple[list[str], str]:
     """Take the rollup's account and contract; return what another rollup has, and what could not be looked at."""
+    assert environment.signer is not None  # as above
     signer = signer_block(environment.signer)
     try:
         async with L1Chain(urls=environment.l1_rpc) as l1:
@@ -82,7 +86,8 @@ async def check_names(environment: Environment) -> tuple[list[str], str]:
 
 async def _forget_signer(client: PrefectClient, environment: Environment) -> None:
     """Delete the block of a signer that is not used any more: there may be a key in it."""
-    others = {LocalSigner, Web3Signer} - {type(signer_block(environment.signer))}
+    used = LocalSigner if isinstance(environment.signer, LocalKey) else Web3Signer
+    others = {LocalSigner, Web3Signer} - {used}
     for other in others:
         slug = other.get_block_type_slug()
         try:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.commands import doctor, explain, orders, status
+from deployments.commands import doctor, explain, orders, plan, status
 from deployments.console import EnvFile, Name, environment_of, point_prefect_at, refuse
 from proposer.errors import FixConfiguration, InvalidSettings, ProposerError
 
@@ -19,10 +19,21 @@ app = typer.Typer(
 
 
 @app.command()
-def up(name: Name = None, env_file: EnvFile = None) -> None:
+def up(
+    name: Name = None,
+    env_file: EnvFile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide and show every cycle, and do nothing; needs no key. Also DRY_RUN.")
+    ] = False,
+) -> None:
     """Start what is missing on this machine and propose until SIGTERM."""
-    environment = environment_of(env_file, name)
+    environment = environment_of(env_file, name, dry_run=dry_run)
     point_prefect_at(environment)
+    if environment.dry_run:
+        from deployments.dry_run import watch
+
+        _run(lambda stop: watch(environment, stop))
+        return
     from deployments.up import up as run
 
     _run(lambda stop: run(environment, stop))
@@ -32,6 +43,8 @@ def up(name: Name = None, env_file: EnvFile = None) -> None:
 def apply(name: Name = None, env_file: EnvFile = None) -> None:
     """Save blocks, work pool and deployments to the Prefect server of PREFECT_API_URL. Running it again is harmless."""
     environment = environment_of(env_file, name)
+    if environment.dry_run:
+        refuse(["DRY_RUN: is true, and apply sets up a proposer that signs; unset it, and set its signer"])
     if environment.prefect_api_url is None or environment.database_url is None:
         missing = [
             f"{name}: not set; {remedy}"
@@ -114,6 +127,7 @@ for command in (
     status.status,
     explain.explain,
     doctor.doctor,
+    plan.plan,
     orders.retry,
     orders.cancel,
     orders.pause,

@@ -38,10 +38,15 @@ def values_of(env_file: Path | None, name: str | None = None) -> dict[str, str]:
     return values if name is None else values | {"PROPOSER_NAME": name}
 
 
-def environment_of(env_file: Path | None, name: str | None = None) -> Environment:
-    """Read the whole environment; ends the process with every problem where there are any."""
-    values = values_of(env_file, name)
-    problems = log_to_stderr(values.get("LOG_LEVEL", "INFO").strip())
+def environment_of(
+    env_file: Path | None, name: str | None = None, *, dry_run: bool = False, quiet: bool = False
+) -> Environment:
+    """Read the whole environment; ends the process with every problem where there are any.
+
+    `dry_run` comes before DRY_RUN. With `quiet` only warnings are logged where LOG_LEVEL is not set.
+    """
+    values = values_of(env_file, name) | ({"DRY_RUN": "true"} if dry_run else {})
+    problems = log_to_stderr(values.get("LOG_LEVEL", "WARNING" if quiet else "INFO").strip())
     try:
         environment = read_environment(values)
     except InvalidEnvironment as error:

@@ -81,11 +81,12 @@ async def open_desk(environment: Environment, values: Mapping[str, str]) -> Asyn
             oracle=oracle,
             node=OpNode(urls=environment.node_rpc),
             server=SuccinctServer(url=environment.server_url, mock=environment.settings.mock),
-            signer=signer_block(environment.signer),
+            signer=signer_block(environment.signer) if environment.signer is not None else None,
+            watched=environment.watched,
             epoch=0,
             still_leads=_nobody,
         )
         for block in (proposer.l1, proposer.node, proposer.server, proposer.signer):
-            assert block is not None
-            stack.push_async_callback(block.aclose)
+            if block is not None:
+                stack.push_async_callback(block.aclose)
         yield proposer

@@ -15,6 +15,7 @@ from deployments import signing
 from deployments.homes import problem_with_home, read_home, read_name
 from deployments.signing import LocalKey, RemoteSigner, read_signer
 from deployments.values import is_address, read_address, read_url, read_urls
+from deployments.webhooks import WEBHOOKS, read_webhooks
 from proposer.errors import InvalidSettings
 from proposer.settings import ProposerSettings, parse_seconds
 
@@ -25,18 +26,20 @@ IGNORED = {
     "WAIT_NODE_SYNC": "a node that is starting plans nothing and blocks nothing",
     "DB_PATH": "the ledger is PostgreSQL: see DATABASE_URL and PROPOSER_HOME",
     "USE_CACHED_DB": "the ledger is never deleted",
-    "SLACK_TOKEN": "use Prefect automations",
+    "SLACK_TOKEN": "see ALERT_SLACK_WEBHOOK",
     "LOOP_INTERVAL": "see POLL_INTERVAL",
     "RANGE_PROOF_INTERVAL": "see MAX_BLOCK_RANGE_PER_SPAN_PROOF",
 }
 """op-succinct names that have no effect here, and why; said once at start."""
 
 _PREFECT_CREDENTIALS = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-_SECRETS = (
+SECRETS = (
     *("L1_RPC", "L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL", "DATABASE_URL"),
     *signing.SECRETS,
+    *WEBHOOKS,
     *_PREFECT_CREDENTIALS,
 )
+"""Names that hold secrets: each may be given as NAME_FILE, and tests look for its value in everything shown."""
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 
 
@@ -60,7 +63,12 @@ class Environment:
     l1_rpc: SecretStr
     node_rpc: SecretStr
     oracle_address: str
-    signer: LocalKey | RemoteSigner
+    dry_run: bool
+    """Decide and show, and do nothing."""
+    signer: LocalKey | RemoteSigner | None
+    """None in a dry run only."""
+    watched: str | None
+    """In a dry run: the account that is looked at and simulated as, where one is named."""
     server_url: SecretStr
     database_url: SecretStr | None
     """None: the embedded PostgreSQL under `home`."""
@@ -73,6 +81,8 @@ class Environment:
     prefect_port: int
     metrics: Listen | None
     """Where metrics and health are served; None: nowhere."""
+    webhooks: Mapping[str, SecretStr]
+    """Where alerts go, by the name of the setting; those that are set."""
     ignored: Mapping[str, str]
 
 
@@ -107,17 +117,19 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         *(names, "OP_SUCCINCT_SERVER_URL", problems, "each knows only its own proofs"), default="http://127.0.0.1:3000"
     )
     address = read_address(names, "L2OO_ADDRESS", problems, "the rollup's L2OutputOracle")
-    signer = _signer(names, problems)
+    dry_run = _flag(names, "DRY_RUN", problems) or False
+    signer, watched = _watched(names, problems) if dry_run else (_signer(names, problems), None)
     prefect_is_local = _prefect(names, problems)
     port = _port(names, problems)
     metrics = _metrics(names, settings, problems)
+    webhooks = read_webhooks(names, problems)
     if names.get("DGF_ADDRESS") and int(_hex_or_zero(names["DGF_ADDRESS"]), 16):
         problems.append("DGF_ADDRESS: proposing through a dispute game factory is not supported: unset it")
     database_url = names.get("DATABASE_URL")
     if database_url and database_url.partition("://")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
         problems.append("DATABASE_URL: must begin with postgresql://: the ledger runs on PostgreSQL only")
     home = read_home(names, name, problems)
-    if settings is None or signer is None or problems:
+    if settings is None or (signer is None and not dry_run) or problems:
         parts = Parts(
             l1_rpc=_secret(l1_rpc),
             node_rpc=_secret(node_rpc),
@@ -133,7 +145,9 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         l1_rpc=SecretStr(l1_rpc),
         node_rpc=SecretStr(node_rpc),
         oracle_address=address,
+        dry_run=dry_run,
         signer=signer,
+        watched=watched,
         server_url=SecretStr(server),
         database_url=SecretStr(database_url) if database_url else None,
         prefect_api_url=names.get("PREFECT_API_URL") or None,
@@ -141,6 +155,7 @@ def read_environment(values: Mapping[str, str]) -> Environment:
         prefect_credentials={name: SecretStr(names[name]) for name in _PREFECT_CREDENTIALS if name in names},
         prefect_port=port,
         metrics=metrics,
+        webhooks=webhooks,
         ignored={name: why for name, why in IGNORED.items() if names.get(name)},
     )
 
@@ -190,7 +205,7 @@ def _with_files(values: Mapping[str, str], problems: list[str]) -> dict[str, str
     No path is shown: it may be the secret itself, set under the wrong name.
     """
     names = {name: value.strip() for name, value in values.items() if value.strip()}
-    for name in _SECRETS:
+    for name in SECRETS:
         path = names.get(f"{name}_FILE")
         if path is None:
             continue
@@ -233,6 +248,23 @@ def _signer(names: Mapping[str, str], problems: list[str]) -> LocalKey | RemoteS
     return signer
 
 
+def _watched(names: Mapping[str, str], problems: list[str]) -> tuple[None, str | None]:
+    """Read whose account a dry run looks at: SIGNER_ADDRESS, or that of a key, which is not kept."""
+    if "PRIVATE_KEY" not in names:
+        named = "SIGNER_ADDRESS" in names
+        return None, read_address(names, "SIGNER_ADDRESS", problems, "the proposer's account") if named else None
+    signer = read_signer(names, problems)
+    return None, signing.account_of(signer) if signer is not None else None
+
+
+def _flag(names: Mapping[str, str], name: str, problems: list[str]) -> bool | None:
+    """Read a switch; None where it is not set, or set to what is no switch."""
+    value = names.get(name, "").lower()
+    if value not in {"", *_TRUE, *_FALSE}:
+        problems.append(f"{name}: {value!r} is neither true nor false; set it to one of them")
+    return True if value in _TRUE else False if value in _FALSE else None
+
+
 def _port(names: Mapping[str, str], problems: list[str]) -> int:
     named = names.get("PREFECT_API_URL", "").removesuffix("/").removesuffix("/api").rpartition(":")[2]
     value = names.get("PREFECT_SERVER_API_PORT") or (named if named.isdecimal() else "4200")
@@ -248,9 +280,7 @@ def _number_of_port(name: str, value: str, problems: list[str]) -> int:
 
 def _metrics(names: Mapping[str, str], settings: ProposerSettings | None, problems: list[str]) -> Listen | None:
     """Read where metrics are served: as in op-succinct, 7300 where only METRICS_ENABLED is set."""
-    enabled = names.get("METRICS_ENABLED", "").lower()
-    if enabled not in {"", *_TRUE, *_FALSE}:
-        problems.append(f"METRICS_ENABLED: {enabled!r} is neither true nor false; set it to one of them")
+    enabled = _flag(names, "METRICS_ENABLED", problems)
     port = _number_of_port("METRICS_PORT", names.get("METRICS_PORT", "7300"), problems)
     address = names.get("METRICS_ADDR", "127.0.0.1")
     try:
@@ -270,7 +300,7 @@ def _metrics(names: Mapping[str, str], settings: ProposerSettings | None, proble
             f"READY_TIMEOUT ({seconds:g} s) is below two of POLL_INTERVAL ({settings.poll_interval:g} s), within which "
             "no cycle may have to run: raise the first or lower the second"
         )
-    if enabled in _FALSE or ("METRICS_PORT" not in names and enabled not in _TRUE):
+    if enabled is False or ("METRICS_PORT" not in names and not enabled):
         return None
     return Listen(address, port, seconds)
 

@@ -14,6 +14,7 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.claim import Claim
 from deployments.runner import Runner, Runs
+from flows.alerts import Alerts
 from flows.context import Proposer, snapshot_of
 from flows.cycle import call, run_stages
 from flows.mirror import PREFECT_AWAY, Mirror
@@ -62,6 +63,7 @@ class Process:
         self._on_prefect = on_prefect
         self._runner: Runner | None = None
         self._mirror: Mirror | None = None
+        self._alerts = Alerts(proposer)
         self._runs = Runs()
         self._attached = asyncio.Event()
         self._outside: Outside | None = None
@@ -232,8 +234,9 @@ class Process:
         self._runner, self._mirror, self._prefect_answers = runner, mirror, True
         self._attached.set()
         mirroring = asyncio.create_task(mirror.run(), name="mirror")
+        telling = asyncio.create_task(self._alerts.run(client), name="alerts")
         try:
-            while not mirroring.done():
+            while not mirroring.done() and not telling.done():
                 if not self._proposer.draining:
                     try:
                         if not self._prefect_answers:
@@ -245,9 +248,12 @@ class Process:
                         self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
                 await asyncio.sleep(1)
-            mirroring.result()
+            for task in (mirroring, telling):
+                if task.done():
+                    task.result()
         finally:
             mirroring.cancel()
+            telling.cancel()
             self._runner = self._mirror = None  # their client is closed now
             self._prefect_answers = False
 

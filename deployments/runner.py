@@ -37,7 +37,7 @@ from prefect.utilities.engine import propose_state
 from flows.context import CURRENT, Proposer
 from flows.cycle import propose_cycle
 from flows.mirror import within
-from flows.prove import prove
+from flows.prove import is_of_a_request, prove
 
 log = logging.getLogger("proposer.runner")
 
@@ -87,7 +87,8 @@ class Runner:
             self._deployments[deployment.id] = flow
         mirrored = set((await self._proposer.ledger.open_runs()).values())
         for run in await self._runs_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
-            if run.id not in self._running and str(run.id) not in mirrored and "request" not in "".join(run.tags):
+            ours = run.id in self._running or str(run.id) in mirrored or is_of_a_request(run.tags)
+            if not ours:
                 await self._crashed(run.id, "the proposer process ended during this run; the ledger has what it did")
 
     async def poll(self) -> bool:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 SECRETS = ("PRIVATE_KEY", "SIGNER_URL")
 NONE = (
     "PRIVATE_KEY: not set; set it (or PRIVATE_KEY_FILE) to the key of an approved proposer, or SIGNER_URL and "
-    "SIGNER_ADDRESS to the remote signer that holds it"
+    "SIGNER_ADDRESS to the remote signer that holds it; or look on without a key: proposer up --dry-run, or "
+    "DRY_RUN=true"
 )
 """What is said where a signer is needed and none is set."""
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -61,6 +62,17 @@ def read_signer(names: Mapping[str, str], problems: list[str]) -> LocalKey | Rem
     url = read_url(names, "SIGNER_URL", problems, "one signer signs") if "SIGNER_URL" in names else ""
     address = read_address(names, "SIGNER_ADDRESS", problems, "the account that the remote signer signs for")
     return RemoteSigner(SecretStr(url), address) if url and address else None
+
+
+def account_of(setting: LocalKey | RemoteSigner) -> str:
+    """Return the EIP-55 address that a setting signs for."""
+    from eth_account import Account
+
+    match setting:
+        case LocalKey(private_key):
+            return Account.from_key(private_key.get_secret_value()).address
+        case RemoteSigner(_, address):
+            return address
 
 
 def signer_block(setting: LocalKey | RemoteSigner) -> "LocalSigner | Web3Signer":

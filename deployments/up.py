@@ -32,6 +32,7 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
 
     Raises `InvalidSettings` before anything is spent where the environment or what it points at is wrong.
     """
+    assert environment.signer is not None  # only a dry run has none
     if (problem := claim_home(environment.home, environment.name)) is not None:
         raise InvalidSettings([problem])
     for name, why in environment.ignored.items():

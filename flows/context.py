@@ -16,6 +16,8 @@ from blocks.prover import SuccinctServer
 from blocks.signer import Signer
 from flows.record import Record
 from proposer.errors import FixConfiguration, NotLeader
+from proposer.imagine import as_remembered, imagine
+from proposer.intents import Move, Plan
 from proposer.permission import Permission
 from proposer.settings import ProposerSettings
 from proposer.snapshot import Outside, ServerView, Snapshot
@@ -59,10 +61,17 @@ class Proposer:
     """The L1 head at which every unsettled transaction was last looked at."""
     pruned_at: float = -inf
     """When proofs that are not needed any more were last deleted, by `time.monotonic`."""
+    watched: str | None = None
+    """Account to look at and to simulate as where there is no signer: in a dry run."""
     draining: bool = False
     """Nothing new is claimed any more."""
     record: Record = field(default_factory=Record)
     """What became of this process's cycles."""
+
+    @property
+    def account(self) -> str | None:
+        """EIP-55 address of the proposer's account, as far as it is known."""
+        return self.signer.address if self.signer is not None else self.watched
 
     def write(self) -> AbstractAsyncContextManager[Writer]:
         """Write to the ledger as the leader."""
@@ -84,10 +93,24 @@ class Cycle:
     permission: Permission
     run_id: str | None = None
     dry_run: bool = False
+    _imagined: Snapshot | None = None
 
     async def snapshot(self) -> Snapshot:
-        """Read the ledger anew beside the outside as this cycle saw it."""
-        return await snapshot_of(self.proposer, self.outside, self.settings)
+        """Read the ledger anew beside the outside as this cycle saw it; in a dry run once, with what is imagined."""
+        if not self.dry_run:
+            return await snapshot_of(self.proposer, self.outside, self.settings)
+        if self._imagined is None:
+            self._imagined = as_remembered(await snapshot_of(self.proposer, self.outside, self.settings))
+        return self._imagined
+
+    def said(self, move: Move) -> str:
+        """Say what a move does, or in a dry run would do."""
+        verb = f"would be {move.to.value.lower()}" if self.dry_run else move.to.value.lower()
+        return f"{verb}: request {move.request}, {move.why}"
+
+    async def imagine(self, plan: Plan) -> None:
+        """Let the stages that follow in a dry run decide as if this plan had been carried out."""
+        self._imagined = imagine(await self.snapshot(), plan)
 
 
 async def snapshot_of(proposer: Proposer, outside: Outside, settings: ProposerSettings) -> Snapshot:

@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 async def _polls(cycle: Cycle) -> StageReport:
     """Look at the requests that are being proven."""
-    return StageReport(await proving.look(cycle.proposer) if not cycle.dry_run else [])
+    if not cycle.dry_run:
+        return StageReport(await proving.look(cycle.proposer))
+    due = await cycle.proposer.ledger.due_for_a_look()
+    return StageReport([f"would ask for the status of {request}" for request in due])
 
 
 STAGES: dict[str, Stage] = {
@@ -63,10 +66,11 @@ async def run_stages(
     """Observe, then run every stage, whatever becomes of the others. Cycles of one process run one after another."""
     report = CycleReport()
     async with proposer.cycle_lock, proposer.record.of(report, dry_run):
-        proposer.last_cycle_at = time.monotonic()
-        outside = report.outside = await observe.observe(proposer, read)
-        proposer.last_server = outside.server
         if not dry_run:
+            proposer.last_cycle_at = time.monotonic()
+        outside = report.outside = await observe.observe(proposer, read)
+        if not dry_run:
+            proposer.last_server = outside.server
             await observe.remember(proposer, outside)
         cycle = Cycle(
             proposer=proposer,
@@ -104,6 +108,8 @@ async def as_task(name: str, stage: Stage, cycle: Cycle) -> StageReport:
         logger = get_run_logger()
         for sentence in result.did:
             logger.info("%s%s", "dry run: " if cycle.dry_run else "", sentence)
+        for one in result.would:
+            logger.info("dry run: %s", one)
         for reason in result.reasons:
             level = logging.INFO if reason.severity is Severity.WAITING else logging.WARNING
             logger.log(level, "%s: %s", reason.code.value, reason)

@@ -1,15 +1,13 @@
 """What an operator looks at: the same reads and decisions as in a cycle, beside a running proposer and without one."""
 
-from dataclasses import replace
-
 from flows import probe
 from flows.context import Proposer, snapshot_of
 from flows.stages import observe
 from proposer.explain import Explanation, Settled, explain_block, explain_next, explain_request
+from proposer.imagine import as_remembered
 from proposer.permission import permission
 from proposer.requests import Kind, Status
 from proposer.situation import Situation, decide
-from proposer.snapshot import Mark, Snapshot
 
 
 async def look(proposer: Proposer) -> Situation:
@@ -18,7 +16,7 @@ async def look(proposer: Proposer) -> Situation:
     Needs no leadership: the proposer's `epoch` and claim are not used.
     """
     outside = await observe.observe(proposer, observe.plainly)
-    snapshot = _as_remembered(await snapshot_of(proposer, outside, proposer.settings))
+    snapshot = as_remembered(await snapshot_of(proposer, outside, proposer.settings))
     allowed = permission(outside, proposer.settings.min_balance, await proposer.ledger.paused())
     decided = decide(snapshot, allowed)
     readable = snapshot.oracle is not None
@@ -61,16 +59,3 @@ async def _settled(proposer: Proposer, situation: Situation, block: int) -> Sett
     if by is None:
         return Settled() if oracle is not None else None
     return Settled(by, await proposer.ledger.proposed_by(by.id))
-
-
-def _as_remembered(snapshot: Snapshot) -> Snapshot:
-    """Take what this look saw as the leader would write it down: nobody may lead."""
-    node, oracle = snapshot.outside.node, snapshot.oracle
-    finalized, required = snapshot.finalized, snapshot.required
-    if node is not None and node.finalized > (finalized.number if finalized is not None else 0):
-        finalized = Mark(node.finalized, snapshot.now)
-    if oracle is not None and finalized is not None:
-        needed = snapshot.next_required(oracle.latest_block)
-        if finalized.number >= needed and (required is None or required.number != needed):
-            required = Mark(needed, snapshot.now)
-    return replace(snapshot, finalized=finalized, required=required)

@@ -5,6 +5,7 @@ a parked one included, and follows it to its end.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
@@ -16,6 +17,7 @@ from flows.context import current
 from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
 
 FOLLOW_SECONDS = 1.0
+_REQUEST = "request-"
 
 RequestId = Annotated[int, Field(ge=1)]
 
@@ -28,7 +30,12 @@ def run_name(request: ProofRequest) -> str:
 
 def run_tags(request: ProofRequest, rollup: str) -> list[str]:
     """Tag a request's run with its kind, its number and its rollup."""
-    return [request.kind.value.lower(), f"request-{request.id}", rollup_tag(rollup)]
+    return [request.kind.value.lower(), f"{_REQUEST}{request.id}", rollup_tag(rollup)]
+
+
+def is_of_a_request(tags: Sequence[str]) -> bool:
+    """Whether these are a request's tags, whatever the rollup is called."""
+    return any(tag.startswith(_REQUEST) for tag in tags)
 
 
 def rollup_tag(rollup: str) -> str:

@@ -1,14 +1,15 @@
 """What became of this process's cycles, for metrics and health; times in unix seconds."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from flows.report import CycleReport
 from proposer.errors import NotLeader, ProposerError
-from proposer.reasons import Reason
+from proposer.reasons import Code, Reason
+from proposer.snapshot import Outside
 
 
 @dataclass
@@ -32,6 +33,23 @@ class Record:
     """Whether the prover server answered the last one."""
     error: str = ""
     """Why the last one failed."""
+    failed_in_a_row: int = 0
+    outside: Outside | None = None
+    """What the last one that did not break off saw."""
+    incidents: deque[Reason] = field(default_factory=lambda: deque[Reason](maxlen=20))
+    """What happened, in cycles and between them, and was not told as an alert yet; the newest."""
+
+    def failing(self, most: int) -> Reason | None:
+        """Say that as many cycles have failed, one after the other."""
+        if self.failed_in_a_row < most:
+            return None
+        return Reason(
+            Code.CYCLES_FAIL,
+            f"{self.failed_in_a_row} cycles have failed in a row, the last with: {self.error[:500]}",
+            "Open the last runs of propose-cycle in the Prefect UI, or the log of the process: each failed stage has "
+            "its error. The other stages go on.",
+            {"cycles": self.failed_in_a_row},
+        )
 
     @asynccontextmanager
     async def of(self, report: CycleReport, dry_run: bool) -> AsyncIterator[None]:
@@ -59,10 +77,12 @@ class Record:
         if report.outside is not None:
             self.unread.update(list(report.outside.errors))
         if not broken:
-            self.ended_at, self.reasons = now, tuple(report.reasons)
+            self.ended_at, self.reasons, self.outside = now, tuple(report.reasons), report.outside
             self.server_answers = report.outside is not None and "server" not in report.outside.errors
         if self.error:
             self.failed += 1
+            self.failed_in_a_row += 1
         else:
             self.succeeded += 1
+            self.failed_in_a_row = 0
             self.succeeded_at = now

@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 from proposer.reasons import Reason
 from proposer.requests import Failure
 from proposer.snapshot import Outside
+from proposer.would import Would
 
-_TOLD_IN_FULL = ("proposed ", "would propose ", "checkpoint of ", "planned aggregation ")
+_TOLD_IN_FULL = (
+    "proposed ",
+    "would propose ",
+    "would checkpoint ",
+    "checkpoint of ",
+    "planned aggregation ",
+    "would plan aggregation ",
+)
 _COUNTED = (
     "requested",
     "proven",
@@ -17,6 +25,9 @@ _COUNTED = (
     "cancelled",
     "complete",
     *(failure.value for failure in Failure),
+    "would plan",
+    "would request",
+    "would ask",
 )
 
 
@@ -27,6 +38,8 @@ class StageReport:
     did: list[str] = field(default_factory=list[str])
     reasons: Sequence[Reason] = ()
     errors: list[str] = field(default_factory=list[str])
+    would: list[Would] = field(default_factory=list[Would])
+    """In a dry run: what would have been asked and sent, in full."""
 
 
 @dataclass
@@ -43,11 +56,16 @@ class CycleReport:
         return [sentence for stage in self.stages.values() for sentence in stage.did]
 
     @property
+    def would(self) -> list[Would]:
+        """What a dry run would have asked and sent, in order."""
+        return [one for stage in self.stages.values() for one in stage.would]
+
+    @property
     def headline(self) -> str:
         """What was done in a few words, the rarest first: `proposed block 1060 · 2 requested · 3 relayed`."""
-        counts = Counter(sentence.split(" ", 1)[0].rstrip(":") for sentence in self.did)
+        counts = Counter(_verb(sentence) for sentence in self.did)
         first = [sentence.split(":", 1)[0] for sentence in self.did if sentence.startswith(_TOLD_IN_FULL)]
-        rest = [f"{counts[verb]} {verb}" for verb in _COUNTED if counts[verb]]
+        rest = [_count(verb, counts[verb]) for verb in _COUNTED if counts[verb]]
         return " · ".join([*first, *rest]) or "looked after its transactions"
 
     @property
@@ -58,3 +76,12 @@ class CycleReport:
             for reason in stage.reasons:
                 seen.setdefault((reason.code.value, str(reason.facts.get("request", reason.sentence))), reason)
         return list(seen.values())
+
+
+def _verb(sentence: str) -> str:
+    words = sentence.split(" ", 2)
+    return " ".join(words[:2]) if words[0] == "would" else words[0].rstrip(":")
+
+
+def _count(verb: str, count: int) -> str:
+    return f"{verb} {count}" if verb.startswith("would ") else f"{count} {verb}"

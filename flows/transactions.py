@@ -22,6 +22,7 @@ from proposer.l1_transactions import (
     Receipt,
     Record,
     Replace,
+    Step,
     TxStatus,
     is_next,
     next_step,
@@ -140,18 +141,24 @@ async def tend(proposer: Proposer) -> StageReport:
     return report
 
 
-async def _tend(proposer: Proposer, tx: L1Transaction, head: L1Ref, report: StageReport) -> None:
+async def look_at(proposer: Proposer, tx: L1Transaction, head: L1Ref) -> tuple[Step | None, str]:
+    """Say what is to be done about a transaction now, and why where its nonce is to be used for something else."""
     chain = await _chain_says(proposer, tx, head)
     better = await _something_better(proposer, tx, chain)
     now = await proposer.ledger.now()
     timeout = timedelta(seconds=proposer.settings.resubmission_timeout)
     instead = better.action if better else None
-    match next_step(tx, chain, proposer.settings.num_confirmations, timeout, now, instead):
+    step = next_step(tx, chain, proposer.settings.num_confirmations, timeout, now, instead)
+    return step, better.why if better else ""
+
+
+async def _tend(proposer: Proposer, tx: L1Transaction, head: L1Ref, report: StageReport) -> None:
+    step, better = await look_at(proposer, tx, head)
+    match step:
         case Record(status, receipt):
             report.did.append(await _record(proposer, tx, status, receipt))
         case Replace(action):
-            assert better is not None  # it is what there is to replace it with
-            await _sign_again(proposer, tx, action, better.why, report)
+            await _sign_again(proposer, tx, action, better, report)
         case Bump():
             why = f"not mined after {proposer.settings.resubmission_timeout:.0f} s"
             if not await _sign_again(proposer, tx, tx.newest.action, why, report):
@@ -215,6 +222,8 @@ async def _record(proposer: Proposer, tx: L1Transaction, status: TxStatus, recei
         await writer.record(tx.id, status, receipt)
         if tx.request is not None:
             await writer.note(tx.request, sentence)
+    if (what := incident(tx, status)) is not None:
+        proposer.record.incidents.append(what)
     return sentence
 
 
@@ -311,12 +320,39 @@ def _say(sent: Sent | None, tx: L1Transaction, price: int, report: StageReport) 
         report.reasons = [*report.reasons, cannot_pay(f"The {tx}", price)]
 
 
+def incident(tx: L1Transaction, status: TxStatus) -> Reason | None:
+    """Say what happened to a transaction, where a person has to hear of it."""
+    match status:
+        case TxStatus.PENDING:
+            return reorganised(tx)
+        case TxStatus.DISPLACED:
+            return Reason(
+                Code.NONCE_DISPLACED,
+                f"Nonce {tx.nonce} of the proposer's account was used by a transaction that is not in its ledger.",
+                "Unless the ledger was restored from a backup, somebody else has the key: give each proposer an "
+                "account of its own. If nobody should have it, rotate the key (docs/operations.md).",
+                {"nonce": tx.nonce, "sender": tx.sender},
+            )
+        case TxStatus.REVERTED:
+            return Reason(
+                Code.TRANSACTION_REVERTED,
+                f"The {tx} reverted on L1, although its simulation passed.",
+                "Nothing, once: it is planned anew. If it repeats, look for what else changes the contract, such as a "
+                "second proposer.",
+                {"nonce": tx.nonce},
+            )
+        case TxStatus.MINED | TxStatus.CONFIRMED:
+            return None
+        case _:
+            assert_never(status)
+
+
 def without_key() -> Reason:
     """Say that there is nobody to sign."""
     return Reason(
         Code.NOT_APPROVED,
         "There is no signer, so no transaction can be sent.",
-        "Set SIGNER_URL and SIGNER_ADDRESS, or PRIVATE_KEY, to those of an approved proposer.",
+        "Set SIGNER_URL and SIGNER_ADDRESS, or PRIVATE_KEY, to those of an approved proposer, and DRY_RUN to false.",
     )
 
 

@@ -40,7 +40,7 @@ def _paused(order: Order) -> Reason:
         f"Paused by {order.who}: {order.why}",
         "No proof is asked for and no new transaction sent; what is under way is looked after. To go on: "
         "proposer resume.",
-        {"order": order.id, "since": order.at.isoformat(timespec="seconds")},
+        {"order": order.id, "by": order.who, "since": order.at.isoformat(timespec="seconds")},
     )
 
 

@@ -184,11 +184,16 @@ def _under_way(snapshot: Snapshot, request: ProofRequest) -> Reason:
 
 
 def parked(snapshot: Snapshot, request: ProofRequest) -> Reason:
-    """Say that a parked request holds up what comes after it."""
+    """Say that a parked request holds up what comes after it, and what the attempt before it ended with."""
+    return request_parked(request, snapshot.ended_before(request))
+
+
+def request_parked(request: ProofRequest, ended_before: str = "") -> Reason:
+    """Say that a request is parked."""
     return Reason(
         Code.REQUEST_PARKED,
         f"Request {request.id} ({request.kind.value.lower()} {request.range}) is parked: "
-        f"{request.failure_text or 'out of attempts'}{snapshot.ended_before(request)}.",
+        f"{request.failure_text or 'out of attempts'}{ended_before}.",
         f"Repair the cause, then take it up again: proposer retry {request.id}.",
         {"request": request.id, "attempt": request.attempt},
     )

@@ -59,6 +59,9 @@ class Code(StrEnum):
     FEE_CAP = "fee-cap"
     KEY_CHANGED = "key-changed"
     SIGNER_REFUSES = "signer-refuses"
+    CYCLES_FAIL = "cycles-fail"
+    NONCE_DISPLACED = "nonce-displaced"
+    TRANSACTION_REVERTED = "transaction-reverted"
 
 
 SEVERITY: Mapping[Code, Severity] = {
@@ -97,6 +100,7 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.PAUSED,
             Code.OPTIMISTIC_MODE,
             Code.LOW_BALANCE,
+            Code.TRANSACTION_REVERTED,
         ),
         Severity.WARNING,
     ),
@@ -114,6 +118,8 @@ SEVERITY: Mapping[Code, Severity] = {
             Code.FEE_CAP,
             Code.KEY_CHANGED,
             Code.SIGNER_REFUSES,
+            Code.CYCLES_FAIL,
+            Code.NONCE_DISPLACED,
         ),
         Severity.CRITICAL,
     ),

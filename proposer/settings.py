@@ -80,6 +80,14 @@ class ProposerSettings(BaseModel):
     """Least base fee to reckon with, in gwei."""
     min_balance_ether: float = Field(default=0.1, ge=0, le=1e9, allow_inf_nan=False, alias="MIN_BALANCE")
     """Balance of the proposer's account, in ether, below which it warns."""
+    alert_no_settlement_after: Seconds = Field(default=14400, ge=10, alias="ALERT_NO_SETTLEMENT_AFTER")
+    """Seconds that an output may be due before a person is told."""
+    alert_silent_after: Seconds = Field(default=300, ge=10, alias="ALERT_SILENT_AFTER")
+    """Seconds without a sign of life of a leading process before a person is told."""
+    alert_outage_after: Seconds = Field(default=600, ge=0, alias="ALERT_OUTAGE_AFTER")
+    """Seconds that an endpoint may be away or behind before a person is told."""
+    alert_failed_cycles: int = Field(default=3, ge=1, alias="ALERT_FAILED_CYCLES")
+    """Cycles that fail in a row before a person is told."""
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

@@ -55,11 +55,14 @@ class Database:
     """Connections to one ledger database.
 
     A session left idle in a transaction is ended by the server after 5 s, so that a process stopped in the middle of
-    a write cannot hold up its successor. Raises `EndpointDown` where the database cannot be reached.
+    a write cannot hold up its successor. Raises `EndpointDown` where the database cannot be reached. With `read_only`
+    the database itself refuses every write.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
         options = "-c idle_in_transaction_session_timeout=5000 -c statement_timeout=30000 -c timezone=UTC"
+        if read_only:
+            options += " -c default_transaction_read_only=on"
         self.engine: AsyncEngine = create_async_engine(
             async_url(url),
             pool_size=5,

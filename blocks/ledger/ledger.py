@@ -194,6 +194,12 @@ class Ledger(Database):
         async with self.connect() as connection:
             return (await connection.execute(select(func.count()).where(*reverted))).scalar_one()
 
+    async def last_sender(self) -> str | None:
+        """Return the account of the newest transaction; None before the first."""
+        newest = select(l1_transactions.c.sender).order_by(l1_transactions.c.id.desc()).limit(1)
+        async with self.connect() as connection:
+            return (await connection.execute(newest)).scalar_one_or_none()
+
     async def settled_from(self, sender: str, nonce: int) -> list[L1Transaction]:
         """Return the transactions of an account that counted as settled although its chain has not got their nonces."""
         t = l1_transactions.c

@@ -15,9 +15,10 @@ async def derive(cycle: Cycle) -> StageReport:
     snapshot = await cycle.snapshot()
     decided = plan_aggregation(snapshot, cycle.permission.may_request, await _orphaned(cycle, snapshot))
     report = StageReport(reasons=list(decided.reasons))
-    report.did += [f"{move.to.value.lower()}: request {move.request}, {move.why}" for move in decided.moves]
-    report.did += [_planned(new) for new in decided.inserts]
+    report.did += [cycle.said(move) for move in decided.moves]
+    report.did += [f"{'would plan' if cycle.dry_run else 'planned'} {_what(new)}" for new in decided.inserts]
     if cycle.dry_run:
+        await cycle.imagine(decided)
         return report
     if decided.moves or decided.inserts:
         async with cycle.proposer.write() as writer:
@@ -27,10 +28,10 @@ async def derive(cycle: Cycle) -> StageReport:
     return report
 
 
-def _planned(new: NewRequest) -> str:
+def _what(new: NewRequest) -> str:
     if new.kind is Kind.RANGE:
-        return f"planned {new.range} (attempt {new.attempt})"
-    return f"planned aggregation {new.range} of {len(new.members)} proofs"
+        return f"{new.range} (attempt {new.attempt})"
+    return f"aggregation {new.range} of {len(new.members)} proofs"
 
 
 async def _orphaned(cycle: Cycle, snapshot: Snapshot) -> set[int]:

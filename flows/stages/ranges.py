@@ -22,9 +22,12 @@ async def plan(cycle: Cycle) -> StageReport:
     moves = [await _with_hash(cycle, move) if move.request in aggregations else move for move in decided.moves]
     decided = replace(decided, moves=tuple(moves))
     report = StageReport(reasons=decided.reasons)
-    report.did += [f"{move.to.value.lower()}: request {move.request}, {move.why}" for move in decided.moves]
-    report.did += [f"planned {new.range} (attempt {new.attempt})" for new in decided.inserts]
-    if not cycle.dry_run and (decided.moves or decided.inserts):
+    report.did += [cycle.said(move) for move in decided.moves]
+    planned = "would plan" if cycle.dry_run else "planned"
+    report.did += [f"{planned} {new.range} (attempt {new.attempt})" for new in decided.inserts]
+    if cycle.dry_run:
+        await cycle.imagine(decided)
+    elif decided.moves or decided.inserts:
         async with cycle.proposer.write() as writer:
             await writer.apply(decided, cycle.run_id)
     return report

@@ -8,7 +8,9 @@ from flows.context import Cycle
 from flows.report import StageReport
 from flows.transactions import send
 from flows.witness import hold
+from flows.would import would_ask, would_call
 from proposer.errors import NotLeader, ProposerError, Reverted
+from proposer.imagine import named
 from proposer.l1_transactions import Purpose
 from proposer.plan_requests import plan_requests
 from proposer.reasons import Code, Reason
@@ -25,11 +27,14 @@ async def request_queued(cycle: Cycle) -> StageReport:
     snapshot = await cycle.snapshot()
     decided = plan_requests(snapshot, cycle.permission.may_request)
     report = StageReport(reasons=list(decided.reasons))
-    if cycle.dry_run:
-        report.did += [f"would request {r}" for r in snapshot.requests if r.id in decided.start]
-        report.did += [f"would checkpoint L1 block {number} for request {i}" for i, number in decided.checkpoint]
-        return report
     by_id = {r.id: r for r in snapshot.requests}
+    if cycle.dry_run:
+        for request_id in decided.start:
+            report.did.append(f"would request {named(by_id[request_id])}")
+            report.would.append(await would_ask(proposer, by_id[request_id], decided.anchors.get(request_id)))
+        for request_id, number in decided.checkpoint:
+            await _alone(_would_checkpoint(cycle, by_id[request_id], number, report), by_id[request_id], report)
+        return report
     for request_id in decided.start:
         if not proposer.draining:
             starting = _start(cycle, by_id[request_id], decided.anchors.get(request_id), report)
@@ -63,8 +68,7 @@ async def _start(cycle: Cycle, request: ProofRequest, anchor: Checkpoint | None,
 async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: StageReport) -> None:
     """Make the contract store the hash of an L1 block, or use it at once where anyone has done so already."""
     proposer = cycle.proposer
-    assert cycle.outside.oracle is not None  # plan_requests names no checkpoint without it
-    in_contract = await proposer.oracle.historic_hash(proposer.l1, number, cycle.outside.oracle.at)
+    in_contract = await _in_contract(cycle, number)
     if in_contract is not None:
         if request.status is not Status.UNREQ:
             return  # lost in a reorg, and somebody has made it again
@@ -88,6 +92,20 @@ async def _checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: 
         report.reasons = [*report.reasons, sent]
     else:
         report.did.append(f"checkpoint of L1 block {number} sent: 0x{sent.hex()}")
+
+
+async def _in_contract(cycle: Cycle, number: int) -> bytes | None:
+    assert cycle.outside.oracle is not None  # plan_requests names no checkpoint without it
+    return await cycle.proposer.oracle.historic_hash(cycle.proposer.l1, number, cycle.outside.oracle.at)
+
+
+async def _would_checkpoint(cycle: Cycle, request: ProofRequest, number: int, report: StageReport) -> None:
+    if await _in_contract(cycle, number) is not None:
+        report.did.append(f"would anchor {named(request)} to L1 block {number}, which the contract has")
+        return
+    report.did.append(f"would checkpoint L1 block {number} for {named(request)}")
+    calldata = encode_checkpoint(number)
+    report.would.append(await would_call(cycle.proposer, Purpose.CHECKPOINT, calldata, request))
 
 
 def checkpoint_reverts(number: int, error: Reverted) -> Reason:

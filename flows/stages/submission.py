@@ -4,6 +4,7 @@ from blocks.output_oracle import encode_propose
 from flows.context import Cycle, Proposer
 from flows.report import StageReport
 from flows.transactions import send, tend
+from flows.would import would_call, would_tend
 from proposer.errors import ProposerError, Reverted
 from proposer.l1_transactions import Purpose
 from proposer.plan_submission import blames_the_proof, plan_submission
@@ -17,7 +18,7 @@ MAX_REVERTED = 2
 
 async def submit(cycle: Cycle) -> StageReport:
     """Tend pending transactions, then simulate and propose the best complete aggregation; never wait for a block."""
-    report = StageReport() if cycle.dry_run else await tend(cycle.proposer)
+    report = StageReport(await would_tend(cycle.proposer)) if cycle.dry_run else await tend(cycle.proposer)
     decided = plan_submission(await cycle.snapshot(), cycle.permission.may_submit)
     report.reasons = [*report.reasons, *decided.reasons]
     if decided.request is None:
@@ -27,9 +28,7 @@ async def submit(cycle: Cycle) -> StageReport:
         report.reasons = [*report.reasons, root_unknown(request)]
         return report
     reason = await node_still_agrees(cycle.proposer, request)
-    if reason is None and cycle.dry_run:
-        report.did.append(f"would propose block {request.range.end}, root 0x{request.output_root.hex()}")
-    elif reason is None:
+    if reason is None:
         reason = await _propose(cycle, request, report)
     if reason is not None:
         report.reasons = [*report.reasons, reason]
@@ -43,6 +42,10 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
         return reverts_when_mined(request)
     proof = await proposer.ledger.proof(request.id)
     calldata = encode_propose(request.output_root, request.range.end, request.checkpoint.number, proof)
+    if cycle.dry_run:
+        report.did.append(f"would propose block {request.range.end}, root 0x{request.output_root.hex()}")
+        report.would.append(await would_call(proposer, Purpose.PROPOSE, calldata, request))
+        return None
     try:
         sent = await send(proposer, Purpose.PROPOSE, calldata, request=request.id)
     except Reverted as error:

@@ -28,7 +28,7 @@ async def recover(cycle: Cycle) -> StageReport:
             continue
         cut = "the connection was cut" if request.claimed_epoch == proposer.epoch else "the process that asked ended"
         text = f"{cut} before the server's answer: it may have been paid"
-        report.did.append(f"{Failure.OUTCOME_UNKNOWN.value}: {request}")
+        report.did.append(f"{'would end as ' if cycle.dry_run else ''}{Failure.OUTCOME_UNKNOWN.value}: {request}")
         if not cycle.dry_run:
             follow = successors(request, Failure.OUTCOME_UNKNOWN, proposer.settings.retry_policy, snapshot.now)
             async with proposer.write() as writer:

@@ -1,10 +1,18 @@
-"""Run a devnet until SIGTERM or SIGINT: ``python -m infra.devnet --dir DIR``."""
+"""Run a devnet until SIGTERM or SIGINT: ``python -m infra.devnet --dir DIR``; or tell one that runs what to do.
+
+``--tell prover/stop`` stops its prover server and ``--tell prover/start`` starts it again; ``node`` and ``l1`` alike.
+The other paths are those of ``infra/devnet/control.py``, a body follows as JSON.
+"""
 
 import argparse
 import asyncio
 import os
 import signal
+import sys
+import time
 from pathlib import Path
+
+import httpx
 
 from infra.devnet.control import Control
 from infra.devnet.devnet import Devnet, DevnetConfig
@@ -17,6 +25,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, Devne
     parser = argparse.ArgumentParser(prog="python -m infra.devnet", description=__doc__)
     add = parser.add_argument
     add("--dir", type=Path, default=Path(".devnet"), help="where devnet.env and server.jsonl go")
+    add("--tell", nargs="+", metavar=("PATH", "JSON"), help="do this on the devnet that runs in --dir, and end")
     add("--mock", action="store_true", help="mock verifier and mock proofs")
     add("--seed", type=int, default=1)
     add("--l1-block-time", type=float, default=1.0, help="seconds")
@@ -78,7 +87,10 @@ async def run(options: argparse.Namespace, config: DevnetConfig) -> None:
     async with Devnet(config) as devnet:
         control = Control(devnet, options.control_port)
         await control.http.start()
-        write_env(env_file, devnet.env() | {"DEVNET_CONTROL_URL": control.http.url})
+        # a chain that begins anew needs a ledger that does
+        home = options.dir.resolve() / f"home-{time.time_ns() // 10**9}"
+        more = {"DEVNET_CONTROL_URL": control.http.url, "PROPOSER_HOME": str(home)}
+        write_env(env_file, devnet.env() | more)
         print(f"devnet is up: {env_file}, control at {control.http.url}", flush=True)
         try:
             await stop.wait()
@@ -87,9 +99,26 @@ async def run(options: argparse.Namespace, config: DevnetConfig) -> None:
             await control.http.stop()
 
 
+def tell(folder: Path, path: str, body: str = "{}") -> str:
+    """Post to the control of the devnet that runs in a folder; return its answer, or what is wrong."""
+    try:
+        lines = (folder / "devnet.env").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        sys.exit(f"no devnet runs in {folder}: start it with python -m infra.devnet --dir {folder}")
+    url = dict(line.split("=", 1) for line in lines)["DEVNET_CONTROL_URL"]
+    answer = httpx.post(f"{url}/{path.strip('/')}", content=body, timeout=30, trust_env=False)
+    if answer.is_error:
+        sys.exit(f"HTTP {answer.status_code}: {answer.text}")
+    return answer.text
+
+
 def main() -> None:
     """Run from the command line."""
-    asyncio.run(run(*parse()))
+    options, config = parse()
+    if options.tell:
+        print(tell(options.dir, *options.tell[:2]))
+    else:
+        asyncio.run(run(options, config))
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ async def test_the_commands_show_and_order_beside_a_running_proposer(
     assert _what_is_asked_and_sent(devnet, rows) == before, "looking asks and sends nothing"
 
     await _orders(one, rows, number)
+    await _orders_are_events(one, prefect)
     await settled(devnet, 1100, one)
     await rows.having("kind = 'AGG' AND status = 'RELAYED'", alive=one)
     done = await shown(one, "explain", "--block", "1010")
@@ -99,6 +100,26 @@ async def test_the_commands_show_and_order_beside_a_running_proposer(
     await devnet.op_node.stop()
     assert (await shown(one, "explain"))["cause"]["code"] == "node-down"
     assert (await desk(one, "doctor")).returncode == 2
+
+
+async def _orders_are_events(one: Up, prefect: Prefect) -> None:
+    """Each order carried out is an event with who and why, and once; the parked request was an alert, and is over."""
+    about = {"resource": {"id": ["op-succinct.proposer.proposer"]}}
+
+    async def events(prefix: str) -> list[dict[str, Any]]:
+        found = await prefect.post("/events/filter", {"filter": {**about, "event": {"prefix": [prefix]}}})
+        return list(found["events"])
+
+    async def orders() -> bool:
+        return len(await events("op-succinct.order.resume")) == 1
+
+    await eventually("the last order is an event", orders, seconds=30, alive=one)
+    said = {event["event"].rpartition(".")[2]: event["payload"]["why"] for event in await events("op-succinct.order.")}
+    assert said["pause"] == "the server is upgraded"
+    assert said["cancel"] == "not yet"
+    assert all("@" in event["payload"]["who"] for event in await events("op-succinct.order."))
+    assert len(await events("op-succinct.alert.request-parked")) == 1
+    assert await events("op-succinct.alive")
 
 
 async def _orders(one: Up, rows: Ledger, number: str) -> None:

@@ -26,7 +26,8 @@ ONE, TWO, THREE = (account_key(number)[0] for number in (5, 6, 7))
 KEY = account_key(5)[1]
 CONTRACT, OTHER, NEW = ("0x" + digit * 40 for digit in "123")
 SIGNERS = {"op-succinct-local-signer", "op-succinct-web3signer"}
-NAMES = ("op-a", "op-b")
+NAMES = ("request-a", "op-b")
+"""The first looks like the tag of a request."""
 OWN = {"WITNESS_GEN_TIMEOUT": "8s", "POLL_INTERVAL": "10s"}
 PATIENCE = 120
 """Seconds: four processes and two devnets share the machine."""
@@ -76,11 +77,11 @@ async def _each_has_its_own(prefect: Prefect, ledgers: list[Ledger]) -> None:
     deployments = await prefect.all("/deployments/filter")
     flows = {flow["id"]: flow["name"] for flow in await prefect.all("/flows/filter")}
     names = {d["id"]: f"{flows[d['flow_id']]}/{d['name']}" for d in deployments}
-    assert sorted(names.values()) == [f"{flow}/{name}" for flow in ("propose-cycle", "prove") for name in NAMES]
+    assert sorted(names.values()) == sorted(f"{flow}/{name}" for flow in ("propose-cycle", "prove") for name in NAMES)
     assert {d["name"]: d["work_pool_name"] for d in deployments} == dict(zip(NAMES, NAMES, strict=True))
     documents = await prefect.all("/block_documents/filter")
     slugs = {name: {d["block_type"]["slug"] for d in documents if d["name"] == name} for name in NAMES}
-    assert slugs["op-a"] ^ slugs["op-b"] == {"op-succinct-local-signer", "op-succinct-web3signer"}
+    assert slugs[NAMES[0]] ^ slugs[NAMES[1]] == {"op-succinct-local-signer", "op-succinct-web3signer"}
     assert [len(slugs[name]) for name in NAMES] == [6, 6]
     runs = await prefect.runs("prove")
     for name, ledger in zip(NAMES, ledgers, strict=True):
@@ -107,8 +108,8 @@ async def _others_are_refused(up: StartUp, first: Devnet, second: Devnet, one: U
     _, said = await applying.communicate()
     assert (applying.returncode, await third.ended(60)) == (2, 2)
     account, chain = first.proposer_address, f"on chain {CHAIN}"
-    for name, text, owner in (("op-c", third.output, "op-b"), ("op-d", said.decode(), "op-a")):
-        assert f"PRIVATE_KEY: account {account} {chain} signs for rollup 'op-a' of this Prefect server" in text
+    for name, text, owner in (("op-c", third.output, "op-b"), ("op-d", said.decode(), NAMES[0])):
+        assert f"PRIVATE_KEY: account {account} {chain} signs for rollup '{NAMES[0]}' of this Prefect server" in text
         assert "give this one an account of its own" in text
         assert re.search(rf"L2OO_ADDRESS: contract 0x\w+ {chain} is proposed to by rollup '{owner}'", text), text
         assert f"and this is '{name}'" in text
@@ -128,7 +129,9 @@ async def _killed_or_cancelled_alone(
 
     async def cycle_runs() -> list[Row]:
         return [
-            run for run in await prefect.cycles() if run["state"]["type"] == "RUNNING" and "rollup-op-a" in run["tags"]
+            run
+            for run in await prefect.cycles()
+            if run["state"]["type"] == "RUNNING" and f"rollup-{NAMES[0]}" in run["tags"]
         ]
 
     cycles = await eventually("a cycle of the first is under way", cycle_runs, alive=one)
@@ -152,9 +155,9 @@ async def _killed_or_cancelled_alone(
         return (await prefect.run(cycles[0]["id"]))["state"]["type"] == "CRASHED"
 
     await eventually("the first closes its own cycle", closed, alive=one)
-    proving = await prefect.get(f"/deployments/name/prove/{NAMES[0]}")
-    by_hand = {"parameters": {"request_id": open_one["id"]}, "state": {"type": "SCHEDULED"}}
-    await prefect.post(f"/deployments/{proving['id']}/create_flow_run", by_hand)
+    command = (sys.executable, "-m", "deployments.cli", "retry", str(open_one["id"]), "--name", NAMES[0])
+    taken = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=one.environment)
+    assert await taken.wait() == 0
     first.l2.advance_to(1200)
 
 
@@ -179,7 +182,7 @@ def holding(name: str, account: str | None = ONE, contract: str = CONTRACT) -> H
 async def test_an_account_is_one_rollups_until_it_uses_another(prefect: Prefect, prefect_server: SessionServer) -> None:
     """Of two that come at once one has it; a refusal takes nothing; what is given back is free for others."""
     async with PrefectClient(prefect_server.api_url) as client:
-        own = {"op-a": CONTRACT, "op-b": OTHER}
+        own = dict(zip(NAMES, (CONTRACT, OTHER), strict=True))
         both = await asyncio.gather(*(register(client, holding(name, ONE, own[name])) for name in NAMES))
         (winner,), (refusal,) = [[n for n, said in zip(NAMES, both, strict=True) if not said], [s for s in both if s]]
         loser = NAMES[1 - NAMES.index(winner)]

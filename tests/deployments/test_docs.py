@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
+from deployments.automations import rules
 from deployments.checks import CHECKS
 from deployments.cli import app
+from deployments.environment import SECRETS
 from deployments.metrics.catalogue import CATALOGUE
+from deployments.reference import page
+from proposer.alerts import ALERT, ALIVE, DUE, ORDER, OVER, SETTLED
 from proposer.l1_transactions import TxStatus
 from proposer.reasons import SEVERITY, Code
 from proposer.requests import TRANSITIONS, Failure, Status
@@ -59,26 +63,38 @@ def _table(text: str) -> dict[str, str]:
     return {name: cell.strip("`") for name, cell in rows}
 
 
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    assert _read("docs/configuration.md") == page(), "run: make docs"
+
+
 @pytest.mark.parametrize("field", ProposerSettings.model_fields.values(), ids=lambda field: str(field.alias))
-def test_the_readme_has_every_setting_with_its_default(field: FieldInfo) -> None:
+def test_every_setting_is_listed_with_its_default_and_meaning(field: FieldInfo) -> None:
     default = field.get_default()
     expected = "not set" if default is None else str(default).lower()
     assert field.alias is not None
-    assert _table(_read("README.md")).get(field.alias) == expected
+    assert field.description, "its docstring is what a reader of the page sees"
+    assert _table(_read("docs/configuration.md")).get(field.alias) == expected
 
 
-def test_the_readme_has_no_setting_that_the_code_does_not_read() -> None:
-    names = {name for name in _table(_read("README.md")) if name.isupper()}
+def test_no_setting_is_listed_that_the_code_does_not_read() -> None:
+    names = {name for name in _table(_read("docs/configuration.md")) if name.isupper()}
     aliases = {field.alias for field in ProposerSettings.model_fields.values()}
     assert names - aliases <= _names_in(*ENVIRONMENT)
 
 
-def test_the_readme_names_everything_that_the_environment_is_asked_for() -> None:
-    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("README.md")))
+def test_everything_that_the_environment_is_asked_for_is_listed() -> None:
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", _read("docs/configuration.md")))
     assert _names_in(*ENVIRONMENT) <= named
 
 
-ENVIRONMENT = tuple(ROOT / "deployments" / name for name in ("environment.py", "homes.py", "signing.py"))
+def test_every_secret_is_marked_as_one() -> None:
+    marked = set(re.findall(r"^\| `(\w+)` \|.*\*secret\* \|$", _read("docs/configuration.md"), re.MULTILINE))
+    assert marked == set(SECRETS)
+
+
+ENVIRONMENT = tuple(
+    ROOT / "deployments" / f"{name}.py" for name in ("environment", "homes", "signing", "webhooks", "console")
+)
 """The modules that read it."""
 
 
@@ -119,6 +135,18 @@ def test_the_lifecycle_draws_exactly_the_allowed_transitions() -> None:
     assert set(re.findall(r"^ *(\w+) --> (\w+)", diagram, re.MULTILINE)) == allowed
     rows = re.findall(r"^\| `(\w+)` \|.*\| (?:yes|no) \| (.*) \|$", text, re.MULTILINE)
     assert {(frm, to) for frm, cell in rows for to in re.findall(r"`(\w+)`", cell)} == allowed
+
+
+def test_every_alert_has_its_row_with_its_severity_and_when_it_is_told() -> None:
+    """And what to do; no other row is there."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|$", _read("docs/alerts.md"), re.MULTILINE)
+    assert [row[:3] for row in rows] == [(rule.name, rule.severity.value, rule.summary) for rule in rules()]
+    assert all(what.strip() for *_, what in rows)
+
+
+def test_every_event_is_documented() -> None:
+    named = {name.partition(".<")[0] for name in _table(_read("docs/alerts.md")) if name.startswith("op-succinct.")}
+    assert named == {name.rstrip(".") for name in (ALERT, OVER, ORDER, ALIVE, DUE, SETTLED)}
 
 
 def test_every_reason_that_is_given_is_explained_with_its_severity() -> None:

@@ -153,6 +153,18 @@ CASES: dict[str, tuple[dict[str, str | None], str, str]] = {
         "DATABASE_URL: must begin with postgresql://",
         "PostgreSQL only",
     ),
+    "another's webhook as Slack's": (
+        {"ALERT_SLACK_WEBHOOK": "https://hooks.example.com/services/T1/B1/l1-api-key-1234"},
+        "ALERT_SLACK_WEBHOOK: not a Slack webhook",
+        "ALERT_WEBHOOK to that of anything else",
+    ),
+    "webhook without scheme": ({"ALERT_WEBHOOK": "hooks.example.com"}, "ALERT_WEBHOOK: not an http(s)", "https://host"),
+    "two webhooks": (
+        {"ALERT_WEBHOOK": "https://a.example.com,https://b.example.com"},
+        "ALERT_WEBHOOK: names several addresses",
+        "set it to one",
+    ),
+    "alert after no time": ({"ALERT_SILENT_AFTER": "5s"}, "ALERT_SILENT_AFTER: Input should be greater", "5"),
     "port of the server": ({"PREFECT_SERVER_API_PORT": "65536"}, "PREFECT_SERVER_API_PORT: '65536'", "from 1 to 65535"),
     "port 0": ({"PREFECT_SERVER_API_PORT": "0"}, "PREFECT_SERVER_API_PORT: '0'", "from 1 to 65535"),
     "home of nobody": ({"PROPOSER_HOME": "~no-such-user/x"}, "PROPOSER_HOME: '~no-such-user/x'", "absolute path"),
@@ -253,6 +265,16 @@ def test_a_slow_proposer_is_given_three_cycles_to_be_ready() -> None:
 def test_names_without_effect_are_listed_with_the_reason() -> None:
     environment = read_environment({**GOOD, "SLACK_TOKEN": "x", "DB_PATH": "x", "L2_RPC": "", "UNKNOWN": "x"})
     assert environment.ignored == {name: IGNORED[name] for name in ("SLACK_TOKEN", "DB_PATH")}
+
+
+@pytest.mark.parametrize("name", ["ALERT_SLACK_WEBHOOK", "ALERT_WEBHOOK"])
+def test_a_webhook_may_come_from_a_file_and_is_shown_nowhere(tmp_path: Path, name: str) -> None:
+    url = "https://hooks.slack.com/services/T1/B1/db1pass2word3"
+    (tmp_path / "secret").write_text(f"{url}\n")
+    environment = read_environment({**GOOD, f"{name}_FILE": str(tmp_path / "secret")})
+    assert {setting: secret.get_secret_value() for setting, secret in environment.webhooks.items()} == {name: url}
+    assert "db1pass2word3" not in repr(environment)
+    assert read_environment(GOOD).webhooks == {}
 
 
 @pytest.mark.parametrize("name", ["L1_RPC", "L2_NODE_RPC", "PRIVATE_KEY"])

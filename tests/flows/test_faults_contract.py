@@ -263,6 +263,7 @@ async def test_a_proposal_that_reverts_in_its_block_settles_nothing(
     await devnet.anvil.mine(1)
     await tend(proposer)
     assert await _proposals(proposer) == [TxStatus.REVERTED]
+    assert [reason.code for reason in proposer.record.incidents] == [Code.TRANSACTION_REVERTED]
     report = await cycle(proposer)
     assert Code.NOT_APPROVED in _codes(report)
     assert [r.status for r in await _aggregations(proposer)] == [Status.COMPLETE]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from flows.prove import run_name, run_state, run_tags
+from flows.prove import is_of_a_request, rollup_tag, run_name, run_state, run_tags
 from flows.report import CycleReport, StageReport
 from proposer.ranges import BlockRange
 from proposer.reasons import Code, Reason
@@ -59,6 +59,8 @@ def test_names_and_tags() -> None:
     assert run_name(REQUEST) == "range 1000→1050 · attempt 3"
     assert run_name(replace(REQUEST, kind=Kind.AGG)) == "aggregation 1000→1050 · attempt 3"
     assert run_tags(REQUEST, "base") == ["range", "request-12", "rollup-base"]
+    assert is_of_a_request(run_tags(REQUEST, "base"))
+    assert not is_of_a_request(["op-succinct", rollup_tag("request-a"), "woken"])
 
 
 def test_a_reason_that_two_stages_give_is_told_once() -> None:

@@ -58,3 +58,22 @@ async def test_a_dry_run_and_the_cycle_of_one_who_no_longer_leads_are_none() -> 
         async with record.of(CycleReport(), dry_run=False):
             raise NotLeader("another leads")
     assert record == Record()
+
+
+async def test_cycles_that_fail_one_after_the_other_are_a_reason() -> None:
+    """One that succeeds begins anew; one that breaks off counts, and a dry run does not."""
+    record = Record()
+    failed = CycleReport(failed={"SubmitAggProofs": "the node is away"})
+    await _run(record, failed)
+    with pytest.raises(EndpointDown):
+        async with record.of(CycleReport(), dry_run=False):
+            raise EndpointDown("the ledger is away")
+    await _run(record, failed, dry_run=True)
+    assert record.failing(3) is None
+    await _run(record, failed)
+    reason = record.failing(3)
+    assert reason is not None
+    assert (reason.code, reason.facts["cycles"]) == (Code.CYCLES_FAIL, 3)
+    assert "the last with: SubmitAggProofs: the node is away" in reason.sentence
+    await _run(record)
+    assert record.failing(1) is None

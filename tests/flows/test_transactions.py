@@ -163,6 +163,7 @@ async def test_a_nonce_used_by_another_is_displaced(start_devnet: StartDevnet, m
     await tend(proposer)
     (displaced,) = await _all(proposer)
     assert displaced.status is TxStatus.DISPLACED
+    assert [reason.code for reason in proposer.record.incidents] == [Code.NONCE_DISPLACED]
     assert isinstance(await _checkpoint(proposer), bytes)
     assert [t.nonce for t in await _all(proposer)] == [0, 1]
 
@@ -258,6 +259,7 @@ async def test_what_counted_as_settled_and_is_gone_is_pending_again(
     assert why.code is Code.L1_REORG
     (lost,) = await _all(proposer)
     assert (lost.status, lost.mined) == (TxStatus.PENDING, None)
+    assert [reason.code for reason in proposer.record.incidents] == [Code.L1_REORG]
     await tend(proposer)
     await devnet.anvil.mine(1)
     done = await _tended(proposer, TxStatus.CONFIRMED)
@@ -391,6 +393,7 @@ async def test_a_receipt_lost_in_a_reorg_is_pending_again(
     await devnet.anvil.mine(6)
     done = await _tended(proposer, TxStatus.CONFIRMED)
     assert sent in [signed.hash for signed in done.signed]
+    assert [reason.code for reason in proposer.record.incidents] == [Code.L1_REORG], "told once, though it came back"
 
 
 async def test_who_does_not_lead_sends_nothing(devnet: Devnet, make_proposer: MakeProposer) -> None:

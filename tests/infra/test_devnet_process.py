@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from infra.devnet import install
+from infra.devnet.__main__ import tell
 from infra.devnet.anvil import Anvil
 from infra.devnet.loopback import bind_loopback
 
@@ -116,8 +117,10 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
         assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
         env = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
         assert set(env) == {
-            *("L1_RPC", "L2_NODE_RPC", "L2OO_ADDRESS", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DEVNET_CONTROL_URL")
+            *("L1_RPC", "L2_NODE_RPC", "L2OO_ADDRESS", "PRIVATE_KEY", "OP_SUCCINCT_SERVER_URL", "DEVNET_CONTROL_URL"),
+            "PROPOSER_HOME",
         }
+        assert Path(env["PROPOSER_HOME"]).parent == tmp_path
         async with httpx.AsyncClient(base_url=env["DEVNET_CONTROL_URL"], timeout=10, trust_env=False) as control:
 
             async def post(path: str, body: dict[str, Any] | None = None) -> httpx.Response:
@@ -135,8 +138,9 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
             await post("/l1/faults", {"text_500": False})
             assert (await control.post(env["L1_RPC"], json=l1)).status_code == 200
             assert (await control.get("/state")).json()["applied"]["l1"] == {"text_500": 1}
-            await post("/prover/stop")
+            assert await asyncio.to_thread(tell, tmp_path, "prover/stop") == '{"ok":true}'
             assert (await control.get("/state")).json()["prover_running"] is False
+            assert await asyncio.to_thread(tell, tmp_path, "l2", '{"advance_to": 1501}')
             await post("/prover/start")
             assert (await post("/owner", {"function": "updateSubmissionInterval", "argument": 50})).status_code == 200
             assert (await post("/compete", {"end": 1049})).status_code == 409
@@ -146,6 +150,8 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 10) == 0
         assert not env_file.exists()
+        with pytest.raises(SystemExit, match="no devnet runs in"):
+            tell(tmp_path, "prover/stop")
     finally:
         if process.returncode is None:
             process.kill()
