@@ -1,4 +1,4 @@
-.PHONY: install browser demo devnet test chaos lint types audit docs retention clean
+.PHONY: install browser demo devnet test chaos bench fleet lint types audit docs retention clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -45,6 +45,12 @@ test: $(STAMP) ## Run every test on real parts
 
 chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge what is left; KILLS=, SEED=, LOGS=folder
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(LOGS),--keep-logs $(LOGS))
+
+bench: $(STAMP) ## Measure dead time, cycles, polling, memory and the rest against the seed's policy; SHORT=1, SEED=, LOGS=folder
+	@$(BIN)/python -m tests.bench --seed $(SEED) $(if $(SHORT),--short) $(if $(LOGS),--keep-logs $(LOGS))
+
+fleet: $(STAMP) ## Measure 1, 5 and 10 rollups on one Prefect server; SIZES=, needs PostgreSQL with contrib modules
+	@$(BIN)/python -m tests.fleet --sizes $(or $(SIZES),1,5,10)
 
 lint: $(STAMP) ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import logging
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +28,8 @@ from proposer.errors import BadReply, EndpointDown, InvalidSettings, OutcomeUnkn
 CONNECT_SECONDS = 5.0
 MAX_BODY_BYTES = 4 * 2**20
 DECODE_ELSEWHERE_BYTES = 256 * 2**10
+LARGE_AT_ONCE = 2
+"""Large answers in memory at once: a proof of 1.25 MB is 4.5 MB of JSON, and 25 MB while it is decoded."""
 MAX_PAUSE_SECONDS = 300.0
 """Longest pause an endpoint may ask for: a mistaken `Retry-After` must not stop settlement for a day."""
 _TOO_MANY_REQUESTS = 429
@@ -150,6 +153,7 @@ class Http:
         self._fresh = fresh
         self._max_body_bytes = max_body_bytes
         self._client: httpx.AsyncClient | None = None
+        self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def aclose(self) -> None:
         """Close every connection; the next request opens new ones."""
@@ -158,13 +162,22 @@ class Http:
             await client.aclose()
 
     async def exchange(
-        self, method: str, path: str, content: bytes | AsyncIterable[bytes] | None, seconds: float, length: int = 0
+        self,
+        method: str,
+        path: str,
+        content: bytes | AsyncIterable[bytes] | None,
+        seconds: float,
+        length: int = 0,
+        turn: AsyncExitStack | None = None,
     ) -> Reply:
         """Send one request and read its answer within `seconds`.
 
-        `length` is the size of a streamed `content`. Raises `EndpointDown` where nothing was sent, `OutcomeUnknown`
-        where the request was cut off before its answer, `BadReply` where the answer is too large, and `RateLimited`
-        where the server answers 429, or did so before and the pause is not over: nothing was taken.
+        `length` is the size of a streamed `content`. With `turn`, an answer that turns out to be large waits for one of
+        `LARGE_AT_ONCE` turns, which lasts until the stack is closed, and the wait is no part of `seconds`.
+
+        Raises `EndpointDown` where nothing was sent, `OutcomeUnknown` where the request was cut off before its answer,
+        `BadReply` where the answer is too large, and `RateLimited` where the server answers 429, or did so before and
+        the pause is not over: nothing was taken.
         """
         self.endpoint.must_not_pause()
         if self._client is None:
@@ -186,10 +199,11 @@ class Http:
         request.extensions["trace"] = trace
         # `from None`: httpx's errors hold the request, and so the URL
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as deadline:
                 response = await self._client.send(request, stream=True)
                 try:
-                    reply = Reply(response.status_code, response.headers, await self._read(response))
+                    body = await self._read(response, turn, deadline)
+                    reply = Reply(response.status_code, response.headers, body)
                 finally:
                     await response.aclose()
         except _NOT_SENT as error:
@@ -208,16 +222,28 @@ class Http:
     def _why(self, error: Exception) -> str:
         return self.endpoint.scrub(f"{type(error).__name__} {error}".strip())
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response, turn: AsyncExitStack | None, deadline: asyncio.Timeout) -> bytes:
         # one coding that we did not ask for is undone; several would let a small body hide a huge one
         if "," in response.headers.get("content-encoding", ""):
             raise BadReply(f"{self.endpoint.name}: the answer is encoded more than once")
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
+            if turn is not None and len(body) > DECODE_ELSEWHERE_BYTES:
+                await self._take_turn(turn, deadline)
+                turn = None
             if len(body) > self._max_body_bytes:
                 raise BadReply(f"{self.endpoint.name}: the answer is larger than {self._max_body_bytes} bytes")
         return bytes(body)
+
+    async def _take_turn(self, turn: AsyncExitStack, deadline: asyncio.Timeout) -> None:
+        """Wait for a turn while the deadline stands still; what is not read yet waits in the sender's buffers."""
+        clock = asyncio.get_running_loop().time
+        began, until = clock(), deadline.when()
+        deadline.reschedule(None)
+        await turn.enter_async_context(self._turns)
+        if until is not None:
+            deadline.reschedule(until + clock() - began)
 
     def _new_client(self) -> httpx.AsyncClient:
         _hush(self.endpoint.under(""))

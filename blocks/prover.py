@@ -7,7 +7,8 @@ its answer.
 import asyncio
 import re
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, NoReturn, TypeVar
@@ -19,7 +20,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 from blocks.base import CONFIG, Outside
 from blocks.fields import bad, boolean, member
 from blocks.http import DECODE_ELSEWHERE_BYTES, Endpoint, Http, Reply, decode
-from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, RequestRefused
+from proposer.errors import BadReply, EndpointDown, LedgerMoved, OutcomeUnknown, RequestRefused
 from proposer.polling import Execution, Fulfillment, ProofStatus
 from proposer.ranges import BlockRange
 from proposer.snapshot import ServerView
@@ -133,24 +134,32 @@ class SuccinctServer(Outside, Block):
         return "/request_mock_agg_proof" if self.mock else "/request_agg_proof"
 
     async def request_aggregation(
-        self, subproofs: Sequence[bytes], head: bytes, timeout_seconds: float
+        self, lengths: Sequence[int], subproofs: AsyncIterable[bytes], head: bytes, timeout_seconds: float
     ) -> Accepted | MockProven:
         """Ask for an aggregation of range proofs, in order, anchored to the L1 block hash `head` (32 bytes).
 
-        The body is encoded while it is sent: one encoded proof is held at a time.
+        The proofs, as many and as long as `lengths` says, are read and encoded while they are sent: one is held at a
+        time. What `subproofs` raises passes through, and nothing was asked: the server has no whole request. So does
+        `LedgerMoved`, where a proof has another length.
         """
-        if not subproofs or len(head) != _HASH_BYTES:
+        if not lengths or len(head) != _HASH_BYTES:
             raise ValueError("an aggregation needs at least one range proof and a head of 32 bytes")
         opening, closing = b'{"subproofs":[', b'],"head":"0x' + head.hex().encode() + b'"}'
         # base64 with padding, two quotes each, commas between
-        encoded = sum(-(-len(proof) // 3) * 4 + 2 for proof in subproofs) + len(subproofs) - 1
+        encoded = sum(-(-length // 3) * 4 + 2 for length in lengths) + len(lengths) - 1
 
         async def body() -> AsyncIterator[bytes]:
             yield opening
-            for i, proof in enumerate(subproofs):
-                yield b'"' if i == 0 else b',"'
+            left = list(lengths)
+            async for proof in subproofs:
+                if not left or len(proof) != left[0]:
+                    raise LedgerMoved("a range proof was replaced while its aggregation was being sent")
+                yield b'"' if len(left) == len(lengths) else b',"'
                 yield b64encode(proof)
                 yield b'"'
+                del left[0]
+            if left:
+                raise LedgerMoved("a range proof went missing while its aggregation was being sent")
             yield closing
 
         length = len(opening) + encoded + len(closing)
@@ -166,20 +175,24 @@ class SuccinctServer(Outside, Block):
         """
         if not _ID.fullmatch(prover_id):
             raise ValueError(f"a prover id has 64 lower-case hex digits, not {prover_id[:80]!r}")
-        answer, where = await self._read("GET", f"/status/{prover_id}", None)
-        fulfillment = _enum(Fulfillment, answer, "fulfillment_status", where)
-        execution = _enum(Execution, answer, "execution_status", where)
-        proof = await _bytes(member(answer, "proof", where), "proof", where)
+        async with AsyncExitStack() as turn:
+            answer, where = await self._read("GET", f"/status/{prover_id}", None, turn)
+            fulfillment = _enum(Fulfillment, answer, "fulfillment_status", where)
+            execution = _enum(Execution, answer, "execution_status", where)
+            proof = await _bytes(member(answer, "proof", where), "proof", where)
+            del answer  # a list of a million numbers: gone before the next one has its turn
         if fulfillment is Fulfillment.FULFILLED:
             return ProofStatus(fulfillment, execution, proof)
         if proof:
             raise bad(where, "proof", f"{len(proof)} bytes", f"empty, as it must be while {fulfillment.name.lower()}")
         return ProofStatus(fulfillment, execution, None)
 
-    async def _read(self, method: str, path: str, body: bytes | None) -> tuple[object, str]:
+    async def _read(
+        self, method: str, path: str, body: bytes | None, turn: AsyncExitStack | None = None
+    ) -> tuple[object, str]:
         where = f"{path.split('/')[1]} of {self._endpoint.name}"
         try:
-            reply = await self._reads.exchange(method, path, body, self.timeout_seconds)
+            reply = await self._reads.exchange(method, path, body, self.timeout_seconds, turn=turn)
         except OutcomeUnknown as error:
             raise EndpointDown(f"{error} ({where})") from None
         if reply.status != _OK:

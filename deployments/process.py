@@ -23,12 +23,15 @@ from flows.stages import observe, proving
 from flows.transactions import tend
 from proposer.errors import NameClash, NotLeader, ProposerError
 from proposer.permission import permission
+from proposer.polling import LEAST_WAIT_SECONDS
 from proposer.requests import Kind, Status
 from proposer.snapshot import Outside, Snapshot
 from proposer.wake import to_do
 
 log = logging.getLogger("proposer.process")
 
+LOOK_EVERY_SECONDS = 1.0
+"""At most between two looks at what may have changed; less where a proof is to be looked at sooner."""
 BRISK_SECONDS = 2.0
 """Between two looks at the chain while a transaction or an aggregation waits for it."""
 WAKE_SECONDS, FIRST_WAKE_SECONDS = 5.0, 2.0
@@ -36,6 +39,8 @@ WAKE_SECONDS, FIRST_WAKE_SECONDS = 5.0, 2.0
 AWAY = "Prefect's server is away, settlement goes on without it: %s"
 LOOK_SECONDS = 30.0
 """How long a look may go on after the process was asked to stop."""
+LAST_WORDS_SECONDS = 5.0
+"""How long runs under way may go on telling Prefect what became of them, once the leadership is lost."""
 START_SECONDS = 5.0
 """How long the very first cycle of a ledger waits for Prefect, so that it is recorded."""
 TAKEOVER_SECONDS = 1.5
@@ -60,7 +65,6 @@ class Process:
         self._mirror: Mirror | None = None
         self._alerts = Alerts(proposer)
         self._runs = Runs()
-        self._kick = asyncio.Event()
         self._attached = asyncio.Event()
         self._outside: Outside | None = None
         self._outside_at = 0.0
@@ -74,18 +78,21 @@ class Process:
     async def lead(self) -> bool:
         """Do the duties until stopped (True) or until the leadership is lost (False). Raises `NameClash`."""
         stopped, clash = False, None
-        try:
-            async with asyncio.TaskGroup() as duties:
-                duties.create_task(self._claim.keep(), name="claim")
-                looks = duties.create_task(self._look_for_ever(), name="looks")
-                prefect = duties.create_task(self._with_prefect(), name="prefect")
-                duties.create_task(self._stop_cleanly(looks, prefect), name="stop")
-        except* Stopped:
-            stopped = True
-        except* NotLeader as lost:
-            log.warning("%s", lost.exceptions[0])
-        except* NameClash as found:
-            clash = found.exceptions[0]
+        async with self._runs.open():
+            try:
+                async with asyncio.TaskGroup() as duties:
+                    duties.create_task(self._claim.keep(), name="claim")
+                    looks = duties.create_task(self._look_for_ever(), name="looks")
+                    prefect = duties.create_task(self._with_prefect(), name="prefect")
+                    duties.create_task(self._stop_cleanly(looks, prefect), name="stop")
+            except* Stopped:
+                stopped = True
+            except* NotLeader as lost:
+                log.warning("%s", lost.exceptions[0])
+            except* NameClash as found:
+                clash = found.exceptions[0]
+            if running := list(self._runs.running.values()):
+                await asyncio.wait(running, timeout=LAST_WORDS_SECONDS)
         if clash is not None:
             raise clash
         return stopped
@@ -121,14 +128,18 @@ class Process:
     async def _look_for_ever(self) -> None:
         await _wait(self._attached, START_SECONDS if self._proposer.epoch == 1 else TAKEOVER_SECONDS)
         self._proposer.last_cycle_at = time.monotonic()
+        pause = looked_at = 0.0
         while not self._proposer.draining:
-            await _wait(self._proposer.changed, 1.0)
+            woken = await _wait(self._proposer.changed, pause)
+            everywhere = woken or time.monotonic() - looked_at >= LOOK_EVERY_SECONDS
             did: list[str] = []
             try:
-                did += await obey(self._proposer)
-                tended = await tend(self._proposer)
-                did += tended.did
-                self._say_once("transactions", _failed(*tended.errors))
+                if everywhere:
+                    looked_at = time.monotonic()
+                    did += await obey(self._proposer)
+                    tended = await tend(self._proposer)
+                    did += tended.did
+                    self._say_once("transactions", _failed(*tended.errors))
                 did += await proving.look(self._proposer)
             except NotLeader:
                 raise
@@ -138,8 +149,12 @@ class Process:
                 log.info("%s", sentence)
             if did:
                 self._woken_for, self._outside_at = (), 0.0
+            pause = LOOK_EVERY_SECONDS
             try:
-                await self._start_cycle_if_needed()
+                if everywhere or did:
+                    await self._start_cycle_if_needed()
+                due = await self._proposer.ledger.next_look()
+                pause = pause if due is None else min(max(due, LEAST_WAIT_SECONDS), pause)
             except NotLeader:
                 raise
             except ProposerError as error:
@@ -192,7 +207,6 @@ class Process:
             await self._without_prefect(why)
         else:
             self._woken_at = time.monotonic()
-            self._kick.set()
 
     async def _without_prefect(self, why: str) -> None:
         report = await run_stages(self._proposer, call, observe.plainly)
@@ -233,7 +247,7 @@ class Process:
                         self._prefect_answers = isinstance(error, TimeoutError)
                         self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
-                await _wait(self._kick, 1.0)
+                await asyncio.sleep(1)
             for task in (mirroring, telling):
                 if task.done():
                     task.result()
@@ -260,11 +274,12 @@ def _is_brisk(snapshot: Snapshot) -> bool:
     return bool(snapshot.transactions) or any(ready)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for the event, at most so long, and clear it."""
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, at most so long, and clear it; return whether it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
     except TimeoutError:
-        pass
+        return False
     event.clear()
+    return True

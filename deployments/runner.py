@@ -8,7 +8,8 @@ documented by Prefect: its version is pinned, and tests drive both.
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,8 +26,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.exceptions import Abort, ObjectNotFound
+from prefect.filesystems import LocalFileSystem
 from prefect.flow_engine import run_flow_async
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Completed, Crashed, Pending
 from prefect.utilities.engine import propose_state
 
@@ -49,6 +53,16 @@ class Runs:
     running: "dict[UUID, asyncio.Task[Any]]" = field(default_factory=dict[UUID, "asyncio.Task[Any]"])
     cut_off: set[UUID] = field(default_factory=set[UUID])
     """Runs that have ended here while Prefect could not be told."""
+    client: AsyncClientContext = field(default_factory=AsyncClientContext, compare=False)
+    sync_client: SyncClientContext = field(default_factory=SyncClientContext, compare=False)
+    """Of all runs: Prefect makes new ones for each and reads the certificates anew, which holds up the process."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Open the clients of the runs; nothing is sent by that."""
+        async with self.client.client:
+            with self.sync_client.client:
+                yield
 
 
 class Runner:
@@ -58,7 +72,7 @@ class Runner:
         self._proposer = proposer
         self._client = client
         self._deployments: dict[UUID, Flow[..., Any]] = {}
-        self._running, self._cut_off = runs.running, runs.cut_off
+        self._runs, self._running, self._cut_off = runs, runs.running, runs.cut_off
         # no earlier process has used this key, so the first wake-up is not taken for one of its
         self._last_cycle = f"start-{proposer.epoch}"
         self._heartbeat_at = 0.0
@@ -68,6 +82,8 @@ class Runner:
         for flow in (propose_cycle, prove):
             name = f"{flow.name}/{self._proposer.name}"
             deployment = await within(self._client.read_deployment_by_name(name))
+            # what the engine would ask Prefect's server for, twice a cycle and holding up the whole process meanwhile
+            flow.result_storage = LocalFileSystem(basepath=str(get_current_settings().results.local_storage_path))
             self._deployments[deployment.id] = flow
         mirrored = set((await self._proposer.ledger.open_runs()).values())
         for run in await self._runs_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
@@ -97,16 +113,19 @@ class Runner:
         return any(self._flow_of(run) is propose_cycle for run in [*by_hand, *routine])
 
     async def wake(self, why: str) -> None:
-        """Create a cycle that runs now. At most one is pending: its key is the cycle started last."""
+        """Create a cycle and start it. At most one is pending: its key is the cycle started last."""
         cycle = next(i for i, flow in self._deployments.items() if flow is propose_cycle)
-        await within(
+        run = await within(
             self._client.create_flow_run_from_deployment(
                 cycle,
                 name=f"cycle · {why}",
                 tags=[WAKE_TAG],
                 idempotency_key=f"{self._proposer.ledger_id}-after-{self._last_cycle}",
+                state=Pending(message=why),  # a scheduled one would have to be asked for, which takes two calls more
             )
         )
+        if run.id not in self._running and run.state is not None and run.state.is_pending():
+            self._execute(run, propose_cycle)
 
     async def drain(self) -> None:
         """Wait for the cycle that is running; stop following requests by hand."""
@@ -127,12 +146,19 @@ class Runner:
                 state = await propose_state(self._client, Pending(), flow_run_id=run.id)
         except Abort:
             return
-        if not state.is_pending():
-            return
+        if state.is_pending():
+            self._execute(run, flow)
+
+    def _execute(self, run: FlowRun, flow: Flow[..., Any]) -> None:
         if flow is propose_cycle:
             self._last_cycle = str(run.id)
         context = contextvars.Context()
         context.run(CURRENT.set, self._proposer)
+        context.run(AsyncClientContext.__var__.set, self._runs.client)
+        context.run(SyncClientContext.__var__.set, self._runs.sync_client)
+        # The engine watches a deployment's run for suspension from a thread of its own, and this event loop waits for
+        # that thread's websocket; a cycle is over before anybody could suspend it.
+        run = run.model_copy(update={"deployment_id": None})
         execution = run_flow_async(flow=flow, flow_run=run, parameters=run.parameters, return_type="state")
         task = asyncio.get_running_loop().create_task(execution, name=f"{flow.name} {run.id}", context=context)
         self._running[run.id] = task

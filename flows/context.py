@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from uuid import UUID
 
 from blocks.l1 import L1Chain
@@ -68,6 +69,10 @@ class Proposer:
     """Since when the server has said, look after look, that it does not know a request's id."""
     last_server: ServerView | None = None
     """The server's answer to `validate_config` in the last cycle."""
+    tended_at: bytes | None = None
+    """The L1 head at which every unsettled transaction was last looked at."""
+    pruned_at: float = -inf
+    """When proofs that are not needed any more were last deleted, by `time.monotonic`."""
     watched: str | None = None
     """Account to look at and to simulate as where there is no signer: in a dry run."""
     draining: bool = False

@@ -6,7 +6,9 @@ projection: whatever was missed while Prefect's server was away is written when 
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Sequence
+from math import inf
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -37,6 +39,10 @@ CALL_SECONDS = 2.0
 """For a call that something waits for."""
 PATIENT_SECONDS = 10.0
 """For one of the mirror's own, which nothing waits for: a server that is slow after an outage answers all the same."""
+CANCELLED_LOOK_SECONDS = 1.5
+"""At least between two looks at what a person has cancelled."""
+POLITE_SECONDS = 2.0
+"""How long at most the mirror holds back for a cycle."""
 BATCH = 50
 PAGE = 200
 PREFECT_AWAY = (httpx.HTTPError, PrefectHTTPStatusError, TimeoutError, OSError)
@@ -61,6 +67,7 @@ class Mirror:
         self._proposer = proposer
         self._client = client
         self._deployment: UUID | None = None
+        self._looked_at = -inf
 
     async def run(self) -> None:
         """Mirror what changed, for ever; pause longer while Prefect's server is away."""
@@ -68,7 +75,9 @@ class Mirror:
         while True:
             try:
                 busy = await self.catch_up()
-                await self.look_for_cancelled()
+                if time.monotonic() - self._looked_at >= CANCELLED_LOOK_SECONDS:
+                    self._looked_at = time.monotonic()
+                    await self.look_for_cancelled()
                 pause = 0.1 if busy else min(pause * 1.5, 2.0)
             except PREFECT_AWAY as error:
                 log.info("Prefect's server is away, its history is written later: %s", type(error).__name__)
@@ -83,8 +92,17 @@ class Mirror:
         """Write the next requests whose story went on; return how many."""
         rows = await self._proposer.ledger.to_mirror(BATCH)
         for row in rows:
+            await self._let_cycle_pass()
             await self._tell(row)
         return len(rows)
+
+    async def _let_cycle_pass(self) -> None:
+        """Tell nothing while a cycle runs: it waits for the same server, and settlement waits for it."""
+        try:
+            async with asyncio.timeout(POLITE_SECONDS), self._proposer.cycle_lock:
+                pass
+        except TimeoutError:
+            pass  # a cycle that takes so long waits for something else
 
     async def look_for_cancelled(self) -> None:
         """Park the requests whose runs a person cancelled; tell the story of those anew that fell with their cycle."""

@@ -57,7 +57,7 @@ async def _proposal(proposer: Proposer, request: ProofRequest) -> Reason | None:
     if await proposer.ledger.reverted_proposals(request.id) >= MAX_REVERTED:
         return reverts_when_mined(request)
     assert request.checkpoint is not None  # the plan proposes none without
-    (proof,) = await proposer.ledger.proofs([request.id])
+    proof = await proposer.ledger.proof(request.id)
     calldata = encode_propose(request.output_root, request.range.end, request.checkpoint.number, proof)
     try:
         return await _why_not(proposer, Purpose.PROPOSE, calldata)

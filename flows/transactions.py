@@ -29,7 +29,7 @@ from proposer.l1_transactions import (
 )
 from proposer.plan_requests import replacement
 from proposer.reasons import Code, Reason
-from proposer.units import ETHER
+from proposer.units import ETHER, L1Ref
 
 log = logging.getLogger("proposer.transactions")
 
@@ -117,23 +117,35 @@ async def priced_call(
 async def tend(proposer: Proposer) -> StageReport:
     """Look at every unsettled transaction and do what its state asks for; never wait. Return what changed.
 
-    One that cannot be looked at delays no other; its error is in the report.
+    One that cannot be looked at delays no other; its error is in the report. For one that is mined nothing changes
+    before the chain has another head.
     """
     report = StageReport()
     async with proposer.transactions_lock:
-        for tx in await proposer.ledger.transactions(unsettled=True):
+        unsettled = await proposer.ledger.transactions(unsettled=True)
+        if not unsettled:
+            return report
+        try:
+            head = await proposer.l1.head()
+        except ProposerError as error:
+            report.errors += [f"{tx}: {error}" for tx in unsettled]
+            return report
+        for tx in unsettled:
+            if tx.status is TxStatus.MINED and head.hash == proposer.tended_at:
+                continue
             try:
-                await _tend(proposer, tx, report)
+                await _tend(proposer, tx, head, report)
             except NotLeader:
                 raise
             except ProposerError as error:
                 report.errors.append(f"{tx}: {error}")
+        proposer.tended_at = None if report.errors else head.hash
     return report
 
 
-async def look_at(proposer: Proposer, tx: L1Transaction) -> tuple[Step | None, str]:
+async def look_at(proposer: Proposer, tx: L1Transaction, head: L1Ref) -> tuple[Step | None, str]:
     """Say what is to be done about a transaction now, and why where its nonce is to be used for something else."""
-    chain = await _chain_says(proposer, tx)
+    chain = await _chain_says(proposer, tx, head)
     better = await _something_better(proposer, tx, chain)
     now = await proposer.ledger.now()
     timeout = timedelta(seconds=proposer.settings.resubmission_timeout)
@@ -142,8 +154,8 @@ async def look_at(proposer: Proposer, tx: L1Transaction) -> tuple[Step | None, s
     return step, better.why if better else ""
 
 
-async def _tend(proposer: Proposer, tx: L1Transaction, report: StageReport) -> None:
-    step, better = await look_at(proposer, tx)
+async def _tend(proposer: Proposer, tx: L1Transaction, head: L1Ref, report: StageReport) -> None:
+    step, better = await look_at(proposer, tx, head)
     match step:
         case Record(status, receipt):
             report.did.append(await _record(proposer, tx, status, receipt))
@@ -159,9 +171,8 @@ async def _tend(proposer: Proposer, tx: L1Transaction, report: StageReport) -> N
             pass
 
 
-async def _chain_says(proposer: Proposer, tx: L1Transaction) -> ChainSays:
+async def _chain_says(proposer: Proposer, tx: L1Transaction, head: L1Ref) -> ChainSays:
     """Read the nonce before the receipts: the other way round a transaction mined in between looks displaced."""
-    head = await proposer.l1.head()
     mined_nonce = await proposer.l1.nonce(tx.sender)
     settled = await proposer.l1.block(max(0, head.number - proposer.settings.num_confirmations))
     settled_nonce = await proposer.l1.nonce(tx.sender, settled) if settled is not None else 0

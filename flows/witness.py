@@ -6,7 +6,7 @@ The intent is in the ledger before the request is sent, the prover's id in the s
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 
 from blocks.prover import Accepted, MockProven
 from flows.context import CURRENT, Proposer
@@ -14,6 +14,7 @@ from flows.members import compare_members
 from proposer.errors import (
     BadReply,
     EndpointDown,
+    LedgerMoved,
     NotLeader,
     OutcomeUnknown,
     ProposerError,
@@ -58,7 +59,7 @@ async def _hold(proposer: Proposer, request: ProofRequest) -> None:
 async def _request(proposer: Proposer, request: ProofRequest) -> None:
     try:
         answer = await _ask(proposer, request)
-    except (EndpointDown, NotLeader) as error:
+    except (EndpointDown, LedgerMoved, NotLeader) as error:
         await _postpone(proposer, request, error)
     except TimeoutError:
         text = f"no answer within {proposer.settings.witness_gen_timeout:.0f} s: it may have been paid"
@@ -84,10 +85,17 @@ async def _ask(proposer: Proposer, request: ProofRequest) -> Accepted | MockProv
         raise RequestRefused("the aggregation has no checkpoint", 0)
     if request.unknown_outcomes:
         await compare_members(proposer, request)
-    subproofs: Sequence[bytes] = await proposer.ledger.proofs(request.members)
+    lengths = await proposer.ledger.proof_lengths(request.members)
     proposer.must_lead()
     async with asyncio.timeout(timeout):
-        return await proposer.server.request_aggregation(subproofs, request.checkpoint.hash, timeout)
+        proofs = _proofs(proposer, request)
+        return await proposer.server.request_aggregation(lengths, proofs, request.checkpoint.hash, timeout)
+
+
+async def _proofs(proposer: Proposer, aggregation: ProofRequest) -> AsyncIterator[bytes]:
+    """Read the members' proofs one at a time: there are up to 64, of a megabyte each."""
+    for member in aggregation.members:
+        yield await proposer.ledger.proof(member)
 
 
 async def _accept(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> None:
@@ -148,7 +156,7 @@ async def _fail(proposer: Proposer, request: ProofRequest, failure: Failure, tex
         await writer.fail(request, failure, text, follow, poll=False)
 
 
-async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDown | NotLeader) -> None:
+async def _postpone(proposer: Proposer, request: ProofRequest, error: EndpointDown | LedgerMoved | NotLeader) -> None:
     """Nothing was asked: the request waits, and no attempt is charged."""
     asked_for = error.retry_after_seconds if isinstance(error, RateLimited) else 0.0
     until = await proposer.ledger.now() + pause_while_down(request.id, asked_for)

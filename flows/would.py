@@ -63,7 +63,7 @@ async def would_tend(proposer: Proposer) -> list[str]:
 
 async def _due_for(proposer: Proposer, tx: L1Transaction) -> str:
     try:
-        step, why = await look_at(proposer, tx)
+        step, why = await look_at(proposer, tx, await proposer.l1.head())
     except ProposerError as error:
         return f"cannot look at the {tx}: {error}"
     match step:

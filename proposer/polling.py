@@ -6,6 +6,10 @@ from enum import IntEnum
 
 from proposer.requests import Failure, ProofRequest
 
+LOOKS_WHILE_USUAL = 20
+"""Looks at a request in the time in which proofs of its kind usually come, as far as one a second allows fewer."""
+LEAST_WAIT_SECONDS = 0.25
+
 
 class Fulfillment(IntEnum):
     """SP1 network fulfilment status (protobuf)."""
@@ -80,15 +84,19 @@ def judge(request: ProofRequest, status: ProofStatus, max_proof_time: float, now
 def next_look(request: ProofRequest, usual: Usual | None, look_interval: float, now: datetime) -> datetime:
     """Say when to look again: every second while a proof usually comes, else every `look_interval` seconds.
 
-    Without history the interval grows with the age: a tenth of it, between one second and `look_interval`.
+    Where proofs of this kind come within few seconds of each other it is up to four times a second. Without history the
+    interval grows with the age: a tenth of it, between one second and `look_interval`.
     """
     age = (now - (request.requested_at or request.since)).total_seconds()
+    least = 1.0
     if usual is None:
         wait = age / 10
-    elif age < usual.quick:
-        wait = usual.quick - age
-    elif age <= usual.slow:
-        wait = 1.0
     else:
-        wait = (age - usual.slow) / 10
-    return now + timedelta(seconds=min(max(wait, 1.0), look_interval))
+        least = min(max((usual.slow - usual.quick) / LOOKS_WHILE_USUAL, LEAST_WAIT_SECONDS), 1.0)
+        if age < usual.quick:
+            wait = usual.quick - age
+        elif age <= usual.slow:
+            wait = least
+        else:
+            wait = (age - usual.slow) / 10
+    return now + timedelta(seconds=min(max(wait, least), look_interval))

@@ -133,13 +133,31 @@ class Ledger(Database):
             )
             return [request_from(row) for row in rows]
 
-    async def proofs(self, request_ids: Sequence[int]) -> list[bytes]:
-        """Return the proofs of these requests in the order asked. Raises `UnknownRequest` where one has none."""
+    async def next_look(self) -> float | None:
+        """Return the seconds until the next look is due, 0 where one is overdue; None where none is to come."""
         async with self.connect() as connection:
-            rows = await connection.execute(
-                select(proofs.c.request_id, proofs.c.proof).where(proofs.c.request_id.in_(request_ids))
-            )
-            found = {row.request_id: bytes(row.proof) for row in rows}
+            first = select(func.extract("epoch", func.min(_r.next_poll_at) - func.now()))
+            left = (await connection.execute(first.where(_r.next_poll_at.is_not(None)))).scalar_one_or_none()
+        return None if left is None else max(0.0, float(left))
+
+    async def proof(self, request_id: int) -> bytes:
+        """Return a request's proof. Raises `UnknownRequest` where it has none."""
+        async with self.connect() as connection:
+            stored = select(proofs.c.proof).where(proofs.c.request_id == request_id)
+            proof = (await connection.execute(stored)).scalar_one_or_none()
+        if proof is None:
+            raise UnknownRequest(f"request {request_id} has no stored proof")
+        return bytes(proof)
+
+    async def proof_lengths(self, request_ids: Sequence[int]) -> list[int]:
+        """Return how long the proofs of these requests are, in the order asked and without reading them.
+
+        Raises `UnknownRequest` where one has none.
+        """
+        async with self.connect() as connection:
+            stored = select(proofs.c.request_id, func.octet_length(proofs.c.proof).label("length"))
+            rows = await connection.execute(stored.where(proofs.c.request_id.in_(request_ids)))
+            found: dict[int, int] = {row.request_id: row.length for row in rows}
         missing = [i for i in request_ids if i not in found]
         if missing:
             raise UnknownRequest(f"requests {missing} have no stored proof")

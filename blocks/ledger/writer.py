@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -178,9 +178,11 @@ class Writer(JournalWriter):
 
     async def fill_l1_heads(self, head: L1Ref) -> None:
         """Give requests answered while L1 was away the L1 head of now: not lower than what their proofs hold."""
+        # not IN: each of the two has a partial index of its own
+        answered = or_(_r.status == "PROVING", _r.status == "COMPLETE")
         await self._connection.execute(
             update(proof_requests)
-            .where(_r.status.in_(["PROVING", "COMPLETE"]), _r.l1_head.is_(None), _r.kind == "RANGE")
+            .where(answered, _r.l1_head.is_(None), _r.kind == "RANGE")
             .values(l1_head=head.number, l1_head_hash=head.hash)
         )
 

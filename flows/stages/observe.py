@@ -1,6 +1,7 @@
 """Look outside: contract, node and server, each failing alone."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -11,6 +12,9 @@ from proposer.snapshot import NodeView, OracleView, Outside, ServerView, next_re
 
 DEADLINE_SECONDS = 12
 """A hanging endpoint may hold up a cycle for this long and no longer."""
+
+PRUNE_SECONDS = 600.0
+"""Between two deletions of proofs that are not needed any more: it reads every proof's row, a look reads none."""
 
 T = TypeVar("T")
 
@@ -64,8 +68,10 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
         if outside.oracle is not None:
             await writer.fill_l1_heads(outside.oracle.at)
             await writer.stop_looking_below(outside.oracle.latest_block)
-            # no output older than this can be deleted from the contract, so no proof below it is needed again
-            await writer.prune_proofs(outside.oracle.finalization_period)
+            if time.monotonic() - proposer.pruned_at > PRUNE_SECONDS:
+                # no output older than this can be deleted from the contract, so no proof below it is needed again
+                await writer.prune_proofs(outside.oracle.finalization_period)
+                proposer.pruned_at = time.monotonic()
             required = next_required(outside.oracle.latest_block, proposer.settings, outside.oracle)
             if await writer.finalized() >= required:
                 await writer.mark("required", required, rising=False)

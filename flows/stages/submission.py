@@ -40,7 +40,7 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
     assert request.output_root is not None and request.checkpoint is not None  # checked by the plan and above
     if await proposer.ledger.reverted_proposals(request.id) >= MAX_REVERTED:
         return reverts_when_mined(request)
-    (proof,) = await proposer.ledger.proofs([request.id])
+    proof = await proposer.ledger.proof(request.id)
     calldata = encode_propose(request.output_root, request.range.end, request.checkpoint.number, proof)
     if cycle.dry_run:
         report.did.append(f"would propose block {request.range.end}, root 0x{request.output_root.hex()}")

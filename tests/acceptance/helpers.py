@@ -73,10 +73,14 @@ async def eventually(
 
 
 class Up:
-    """One `proposer up` as a real process; its output goes to a file beside its home."""
+    """One `proposer up` as a real process; its output goes to a file beside its home.
 
-    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+    `module` is what Python runs instead, with its arguments.
+    """
+
+    def __init__(self, home: Path, environment: Mapping[str, str], *module: str) -> None:
         self.home = home
+        self._module = module or ("deployments.cli", "up")
         self.environment = {**plain_environment(home), **environment, "PROPOSER_HOME": str(home)}
         self.output_file = home.with_name(home.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +90,7 @@ class Up:
         self.home.mkdir(parents=True, exist_ok=True)
         with self.output_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "deployments.cli", "up"],
+                [sys.executable, "-m", *self._module],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

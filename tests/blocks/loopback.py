@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,16 @@ class Say:
     hang: bool = False
     raw: bytes | None = None
     after_s: float = 0.0
+
+
+def members(*proofs: bytes) -> tuple[Sequence[int], AsyncIterator[bytes]]:
+    """What an aggregation of these proofs is asked with: their lengths, and each as it is read."""
+
+    async def read() -> AsyncIterator[bytes]:
+        for proof in proofs:
+            yield proof
+
+    return [len(proof) for proof in proofs], read()
 
 
 Answer = Callable[[str, str, bytes], Say]

@@ -36,7 +36,7 @@ from proposer.polling import Execution, Fulfillment, ProofStatus
 from proposer.ranges import BlockRange
 from proposer.snapshot import OracleView, ServerView
 from proposer.units import L1Block, L1Ref
-from tests.blocks.loopback import KEY, Say, Server
+from tests.blocks.loopback import KEY, Say, Server, members
 from tests.blocks.mutations import answer
 
 ROUNDS = 100
@@ -124,7 +124,7 @@ PROVER: dict[str, Case] = {
     ),
     "request_aggregation": Case(
         server(),
-        lambda s: s.request_aggregation([b"a", b"bc"], H, 1),
+        lambda s: s.request_aggregation(*members(b"a", b"bc"), H, 1),
         ({"proof_id": list(ID)},),
         lambda v: type(v) is Accepted and bool(re.fullmatch("[0-9a-f]{64}", v.prover_id)),
         ("proof_id",),
@@ -138,7 +138,7 @@ PROVER: dict[str, Case] = {
     ),
     "request_aggregation (mock)": Case(
         server(mock=True),
-        lambda s: s.request_aggregation([b"a"], H, 1),
+        lambda s: s.request_aggregation(*members(b"a"), H, 1),
         (MOCK | {"proof": []},),
         lambda v: type(v) is MockProven and type(v.proof) is bytes,
         STATUS_FIELDS,

@@ -193,7 +193,7 @@ async def test_a_proof_completes_its_request_whatever_it_was(
     after = await ledger.request(request_id)
     assert (after.status, after.proof_digest, after.proof_length) == (Status.COMPLETE, sha256(b"proof").digest(), 5)
     assert (after.failure, after.next_poll_at) == (None, None)
-    assert await ledger.proofs([request_id]) == [b"proof"]
+    assert await ledger.proof(request_id) == b"proof"
     assert (await story(ledger, request_id))[-1] == (frm, Status.COMPLETE)
 
 
@@ -204,7 +204,7 @@ async def test_the_first_proof_wins(ledger: Ledger, epoch: int, request_id: int)
         assert await writer.complete(before, b"first", "proven")
     async with ledger.write(epoch) as writer:
         assert not await writer.complete(before, b"second", "proven")
-    assert await ledger.proofs([request_id]) == [b"first"]
+    assert await ledger.proof(request_id) == b"first"
 
 
 async def test_an_empty_proof_of_a_mock_completes(ledger: Ledger, epoch: int, request_id: int) -> None:
@@ -393,16 +393,19 @@ async def test_a_note_is_history_without_a_change(ledger: Ledger, epoch: int, re
     assert (event.frm, event.to, event.why) == (Status.UNREQ, Status.UNREQ, "asked the server again")
 
 
-async def test_proofs_come_in_the_order_asked_and_are_pruned_once_relayed(ledger: Ledger, epoch: int) -> None:
+async def test_proofs_are_told_by_length_read_singly_and_pruned_once_relayed(ledger: Ledger, epoch: int) -> None:
     """A proof that is not there is an error that names it."""
     one, two, three = await insert(ledger, epoch, new(0, 300), new(300, 600), new(600, 900))
     for number in (one, two):
         before = await force(ledger, number, Status.PROVING)
         async with ledger.write(epoch) as writer:
             await writer.complete(before, b"proof %d" % number, "proven")
-    assert await ledger.proofs([two, one]) == [b"proof %d" % two, b"proof %d" % one]
+    assert await ledger.proof(two) == b"proof %d" % two
+    assert await ledger.proof_lengths([two, one]) == [len(b"proof %d" % two), len(b"proof %d" % one)]
     with pytest.raises(UnknownRequest, match=rf"\[{three}\]"):
-        await ledger.proofs([one, three])
+        await ledger.proof_lengths([one, three])
+    with pytest.raises(UnknownRequest, match=f"request {three}"):
+        await ledger.proof(three)
     async with ledger.write(epoch) as writer:
         assert await writer.prune_proofs(0) == 0
         await writer.move(Move(one, Status.COMPLETE, Status.RELAYED, "settled"))
@@ -410,7 +413,7 @@ async def test_proofs_come_in_the_order_asked_and_are_pruned_once_relayed(ledger
         assert await writer.prune_proofs(3600) == 0
         assert await writer.prune_proofs(0) == 1
     with pytest.raises(UnknownRequest):
-        await ledger.proofs([one])
+        await ledger.proof(one)
     assert (await ledger.request(one)).proof_digest is not None
 
 

@@ -20,7 +20,7 @@ from blocks.prover import Accepted, SuccinctServer
 from blocks.rpc import ADMITTED_SECONDS, REST_SECONDS, Failover
 from proposer.errors import BadReply, EndpointDown, ProposerError, RateLimited, WrongChain
 from proposer.ranges import BlockRange
-from tests.blocks.loopback import KEY, Say, Server
+from tests.blocks.loopback import KEY, Say, Server, members
 
 ID = "ab" * 32
 TX = "0x" + keccak(b"\2").hex()
@@ -76,7 +76,7 @@ async def test_a_pause_holds_for_every_call_of_the_server(server: Server, clock:
         server.answer = lambda method, *_: Say({"proof_id": ID} if method == "POST" else PROVING)
         clock.now += 20
         assert await limited(prover.request_range(RANGE, 5)) == 40
-        assert await limited(prover.request_aggregation([b"x"], bytes(32), 5)) == 40
+        assert await limited(prover.request_aggregation(*members(b"x"), bytes(32), 5)) == 40
         assert await limited(prover.validate_config(ADDRESS)) == 40
         assert await limited(prover.status(ID)) == 40
         assert len(server.seen) == 1, "the wire was touched"

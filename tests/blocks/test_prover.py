@@ -1,17 +1,29 @@
 """The prover server: what may have been paid is told apart from what cannot have been."""
 
+import asyncio
 import json
 from base64 import b64encode
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocks import prover as blocks_prover
+from blocks.http import LARGE_AT_ONCE
 from blocks.prover import Accepted, Execution, Fulfillment, MockProven, SuccinctServer, UnknownProof, _bytes, _prover_id
-from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, ProposerError, RateLimited, RequestRefused
+from proposer.errors import (
+    BadReply,
+    EndpointDown,
+    LedgerMoved,
+    OutcomeUnknown,
+    ProposerError,
+    RateLimited,
+    RequestRefused,
+)
 from proposer.ranges import BlockRange
 from proposer.snapshot import ServerView
-from tests.blocks.loopback import KEY, Say, Server
+from tests.blocks.loopback import KEY, Say, Server, members
 
 ID = [18, 52, *[7] * 30]
 HEX = bytes(ID).hex()
@@ -54,10 +66,100 @@ async def test_an_aggregation_body_is_the_documented_json(server: Server, length
     server.answer = lambda *_: Say({"proof_id": ID})
     proofs = [bytes([i + 1]) * length for i, length in enumerate(lengths)]
     async with SuccinctServer(url=server.plain) as prover:
-        await prover.request_aggregation(proofs, b"\xab" * 32, 5)
+        await prover.request_aggregation(*members(*proofs), b"\xab" * 32, 5)
     method, path, body = server.seen[0]
     assert (method, path) == ("POST", "/request_agg_proof")
     assert json.loads(body) == {"subproofs": [b64encode(p).decode() for p in proofs], "head": "0x" + "ab" * 32}
+
+
+async def test_an_aggregation_reads_a_proof_only_when_the_one_before_is_sent() -> None:
+    """Of many proofs of a megabyte one is held at a time, whatever the server's pace."""
+    read: list[int] = []
+    size, many = 2**20, 16
+
+    async def proofs() -> AsyncIterator[bytes]:
+        for i in range(many):
+            read.append(i)
+            yield bytes(size)
+
+    paused, go_on, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        paused.set()
+        await go_on.wait()
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(slowly, "127.0.0.1", 0) as slow:
+        port = slow.sockets[0].getsockname()[1]
+        async with SuccinctServer(url=f"http://127.0.0.1:{port}") as prover:
+            asking = asyncio.create_task(prover.request_aggregation([size] * many, proofs(), b"\0" * 32, 10))
+            await paused.wait()
+            await asyncio.sleep(0.2)
+            # what the kernel's buffers hold is sent already
+            assert len(read) < many
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            go_on.set()
+            await closed.wait()
+
+
+async def test_an_aggregation_whose_proofs_cannot_be_read_is_not_asked(server: Server) -> None:
+    """The ledger is away half-way: its own error is told, and the server has no whole request that it could answer."""
+
+    async def proofs() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise EndpointDown("the ledger is away")
+
+    async with SuccinctServer(url=server.plain) as prover:
+        with pytest.raises(EndpointDown, match="the ledger is away"):
+            await prover.request_aggregation([3, 3], proofs(), b"\0" * 32, 5)
+    await asyncio.sleep(0.05)
+    assert server.connections == 1
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("proofs", [(b"one", b"longer"), (b"one",), (b"one", b"two", b"three")])
+async def test_an_aggregation_whose_proofs_changed_meanwhile_is_not_asked(
+    server: Server, proofs: tuple[bytes, ...]
+) -> None:
+    """What is announced is what is sent: a proof replaced in between would arrive as a broken request."""
+    async with SuccinctServer(url=server.plain) as prover:
+        with pytest.raises(LedgerMoved):
+            await prover.request_aggregation([3, 3], members(*proofs)[1], b"\0" * 32, 5)
+    assert server.seen == []
+
+
+async def test_many_large_proofs_are_read_a_few_at_a_time(server: Server) -> None:
+    """All arrive, small answers do not wait for large ones, and the wait for a turn is not the server's delay."""
+    proof, at_once, most = bytes(range(256)) * 2000, 0, 0
+    decode = blocks_prover.decode
+
+    async def slow_decode(body: bytes, where: str) -> object:
+        nonlocal at_once, most
+        if len(body) < 1000:
+            return await decode(body, where)
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.6)
+        at_once -= 1
+        return await decode(body, where)
+
+    large = Say(json.dumps({"fulfillment_status": 3, "execution_status": 2, "proof": list(proof)}).encode())
+    small = Say({"fulfillment_status": 2, "execution_status": 2, "proof": []})
+    server.answer = lambda _, path, __: large if path.endswith("0") else small
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks_prover, "decode", slow_decode)
+        async with SuccinctServer(url=server.plain, timeout_seconds=2) as prover:
+            began = asyncio.get_running_loop().time()
+            larges = [asyncio.create_task(prover.status(f"{i:063x}0")) for i in range(4 * LARGE_AT_ONCE)]
+            await asyncio.sleep(0.3)
+            assert (await prover.status("1" * 64)).proof is None
+            assert not any(look.done() for look in larges)
+            assert {status.proof for status in await asyncio.gather(*larges)} == {proof}
+    assert most == LARGE_AT_ONCE
+    assert asyncio.get_running_loop().time() - began > 2, "the last ones waited longer than a read may take"
 
 
 async def test_mock_endpoints(server: Server) -> None:
@@ -66,7 +168,7 @@ async def test_mock_endpoints(server: Server) -> None:
     server.answer = lambda _, path, __: Say({"fulfillment_status": 3, "execution_status": 0, "proof": replies[path]})
     async with SuccinctServer(url=server.plain, mock=True) as prover:
         assert await prover.request_range(RANGE, 2) == MockProven(b"\1\2")
-        assert await prover.request_aggregation([b"x"], b"\0" * 32, 2) == MockProven(b"")
+        assert await prover.request_aggregation(*members(b"x"), b"\0" * 32, 2) == MockProven(b"")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,17 @@ async def test_an_output_is_settled_without_prefect_and_a_stop_ends_it(
     assert len(said) <= 2
 
 
+async def test_no_settlement_waits_for_the_clock(devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None) -> None:
+    """With an hour between two scheduled cycles an output is settled as soon as its proofs are there."""
+    async with leading(devnet, ledger, tmp_path, poll_interval=3600) as led:
+
+        async def settled() -> bool:
+            assert not led.task.done(), led.task.exception()
+            return await devnet.latest_block_number() == 1100
+
+        await eventually("the output at 1100 is on the chain", settled, seconds=25)
+
+
 async def test_an_account_that_another_rollup_has_ends_it_with_its_name(
     devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None
 ) -> None:

@@ -1,7 +1,7 @@
 """The blocks of a proposer over an outside in memory: the public methods that stages and flows call, and no others."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from blocks.l1 import Sent
@@ -134,9 +134,11 @@ class MemoryServer:
         return await self._ask(Kind.RANGE, range_, (), None)
 
     async def request_aggregation(
-        self, subproofs: Sequence[bytes], head: bytes, timeout_seconds: float
+        self, lengths: Sequence[int], subproofs: AsyncIterable[bytes], head: bytes, timeout_seconds: float
     ) -> Accepted | MockProven:
-        return await self._ask(Kind.AGG, members_span(subproofs), subproofs, head)
+        read = [proof async for proof in subproofs]
+        assert [len(proof) for proof in read] == lengths
+        return await self._ask(Kind.AGG, members_span(read), read, head)
 
     async def _ask(
         self, kind: Kind, over: BlockRange, subproofs: Sequence[bytes], head: bytes | None

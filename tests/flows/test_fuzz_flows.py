@@ -199,7 +199,7 @@ async def test_mutated_answers_to_looks(proposer: Proposer, server: Server, seed
         await check_history(proposer, now)
         if now.status is Status.COMPLETE:
             assert isinstance(answer, ProofStatus)
-            assert await proposer.ledger.proofs([now.id]) == [answer.proof]
+            assert await proposer.ledger.proof(now.id) == answer.proof
         elif now.status is Status.PROVING:
             assert now.next_poll_at is not None
             assert not isinstance(answer, UnknownProof) or now.id in proposer.unknown_since
@@ -238,7 +238,7 @@ async def test_mutated_answers_to_requests(proposer: Proposer, server: Server, s
                 assert (now.status, now.failure) == (Status.FAILED, Failure.BAD_PROOF)
             case MockProven(proof):
                 assert now.status is Status.COMPLETE
-                assert await proposer.ledger.proofs([now.id]) == [proof]
+                assert await proposer.ledger.proof(now.id) == proof
             case EndpointDown():
                 assert (now.status, now.attempt) == (Status.UNREQ, 1)
                 assert now.next_attempt_at is not None

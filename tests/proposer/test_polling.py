@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proposer.polling import Ended, Execution, Fulfillment, ProofStatus, Proven, Usual, judge, next_look
+from proposer.polling import (
+    LEAST_WAIT_SECONDS,
+    Ended,
+    Execution,
+    Fulfillment,
+    ProofStatus,
+    Proven,
+    Usual,
+    judge,
+    next_look,
+)
 from proposer.requests import Failure, Status
 from tests.proposer.samples import NOW, ago, request
 
@@ -64,8 +74,15 @@ def test_when_to_look_again(usual: Usual | None, age: float, wait: float) -> Non
     assert next_look(asked, usual, 15, NOW) == NOW + timedelta(seconds=wait)
 
 
+def test_where_proofs_come_within_seconds_of_each_other_looks_are_closer() -> None:
+    """Twenty in the usual time, at most four a second: a prover of seconds is not slowed down by looks of a second."""
+    for spread, wait in ((0.5, 0.25), (10, 0.5), (20, 1.0), (600, 1.0)):
+        asked = request(1, 0, 10, Status.PROVING, since=ago(100))
+        assert next_look(asked, Usual(100, 100 + spread), 15, NOW) == NOW + timedelta(seconds=wait)
+
+
 @given(st.floats(0, 10**6), st.floats(0, 10**5), st.floats(0, 10**5))
-def test_the_next_look_is_between_a_second_and_the_interval(age: float, quick: float, more: float) -> None:
+def test_the_next_look_is_between_a_quarter_of_a_second_and_the_interval(age: float, quick: float, more: float) -> None:
     asked = request(1, 0, 10, Status.PROVING, since=ago(age))
     wait = (next_look(asked, Usual(quick, quick + more), 15, NOW) - NOW).total_seconds()
-    assert 1 <= wait <= 15
+    assert LEAST_WAIT_SECONDS <= wait <= 15
