@@ -33,6 +33,7 @@ _LEGEND = {
 _STEPS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800)
 """Seconds between two marks of the time axis."""
 _MARKS = 7
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INK, _LINE = "#0f172a", "#e2e8f0"
 _X = Callable[[datetime], float]
 
@@ -84,7 +85,7 @@ def _legend() -> Iterator[str]:
 def _axis(begin: datetime, now: datetime, x: _X, bottom: int) -> Iterator[str]:
     length = (now - begin).total_seconds()
     step = next((s for s in _STEPS if length / s <= _MARKS), 21600)
-    at = datetime.fromtimestamp((int(begin.timestamp()) // step + 1) * step, UTC)
+    at = _EPOCH + timedelta(seconds=(int(begin.timestamp()) // step + 1) * step)
     form = "%H:%M:%S" if step < 60 else "%H:%M"
     while at <= now:
         yield f'<path d="M{x(at):.1f} {TOP - 4}V{bottom}" stroke="{_LINE}"/>'

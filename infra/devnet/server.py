@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from infra.devnet.loopback import bind_loopback, free_port
+from infra.devnet.loopback import bind_loopback
 
 _KEY = "devnet.transports"
 
@@ -75,7 +75,8 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp, port: int = 0) -> None:
         """Serve ``app`` on ``port`` (0: a free one, kept for re-starting)."""
-        self.port = port or free_port()
+        self._held = bind_loopback(port)
+        self.port: int = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._app = app
         self._server: asyncio.Server | None = None
@@ -91,6 +92,7 @@ class HttpServer:
         )
         self._config.load()
         self._state = ServerState()
+        self._held_until = weakref.finalize(self, self._held.close)
 
     @property
     def running(self) -> bool:
@@ -101,7 +103,8 @@ class HttpServer:
         """Listen; do nothing if running."""
         if self._server is None:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._protocol, sock=bind_loopback(self.port), backlog=2048)
+            self._held_until.detach()
+            self._server = await loop.create_server(self._protocol, sock=self._held, backlog=2048)
 
     async def stop(self) -> None:
         """Close the listening socket and cut every connection: from now on they are refused.
@@ -112,6 +115,9 @@ class HttpServer:
             return
         self._server.close()
         self._server = None
+        # bound and not listening: connections are refused, and nobody else is given the port
+        self._held = bind_loopback(self.port)
+        self._held_until = weakref.finalize(self, self._held.close)
         for transport in list(self._transports.values()):
             transport.abort()
         await asyncio.sleep(0.01)

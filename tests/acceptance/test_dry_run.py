@@ -56,6 +56,7 @@ async def test_a_dry_run_beside_a_ledger_shows_what_is_next_and_changes_nothing(
     live = up(devnet)
     await rows.having("kind = 'AGG' AND status = 'COMPLETE' OR status = 'RELAYED'", alive=live)
     await settled(devnet, 1100, live)
+    await rows.at_rest(live)
     assert await live.terminate() == 0
     devnet.l2.advance_to(1200)
     await prefect.equal(rows)

@@ -130,12 +130,12 @@ async def test_the_walk_through_does_what_it_says(terminals: Terminals) -> None:
             explained = await terminals.run(break_it)
         return "Cause: server-down" in explained
 
-    await eventually("explain names the server", names_the_server, seconds=60)
+    await eventually("explain names the server", names_the_server, seconds=120)
     assert _found(r"To do: (.+)", explained).startswith("Requests wait without being charged an attempt.")
     stopped_at = await settled(0)
 
     assert "behind" in await terminals.run(repair)
-    await eventually("it settles again", lambda: settled(stopped_at), seconds=60)
+    await eventually("it settles again", lambda: settled(stopped_at), seconds=180)
 
 
 def _found(pattern: str, text: str) -> str:

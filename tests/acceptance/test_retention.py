@@ -95,7 +95,7 @@ async def _real_cycles(
         async def enough() -> bool:
             return history.cycles() >= 40
 
-        await eventually("40 cycles", enough, seconds=120, alive=up)
+        await eventually("40 cycles", enough, seconds=300, alive=up)
         assert not Ledger(database_url).requests("status <> 'RELAYED'")
         assert await up.terminate() == 0
     finally:

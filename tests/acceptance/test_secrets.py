@@ -150,7 +150,7 @@ ranges.plan_ranges = broken
 import deployments.claim as claim
 async def keep(self):
     import asyncio
-    await asyncio.sleep(4)
+    await asyncio.sleep(12)
     raise KeyError('another defect')
 claim.Claim.keep = keep
 from deployments.cli import app

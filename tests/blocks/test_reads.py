@@ -15,7 +15,7 @@ from blocks.l1 import L1Chain, Sent
 from blocks.op_node import OpNode, RollupConfig, SyncStatus
 from blocks.output_oracle import SELECTORS, L2OutputOracle, encode_checkpoint, encode_propose
 from blocks.reverts import WITHOUT_DATA, decode, reverted
-from blocks.rpc import RpcError
+from blocks.rpc import HttpStatus, RpcError
 from proposer.errors import (
     BadReply,
     ChainMoved,
@@ -92,8 +92,8 @@ async def test_sync_status_and_config(server: Server) -> None:
         (Say(drop=True), EndpointDown),
         (Say(hang=True), EndpointDown),
         (Say(status=429), RateLimited),
-        (Say(f"no {KEY}", status=403), EndpointDown),
-        (Say(status=500), EndpointDown),
+        (Say(f"no {KEY}", status=403), HttpStatus),
+        (Say(status=500), HttpStatus),
         (Say("{"), BadReply),
         (Say({"id": 99, "result": 1}), BadReply),
         (Say({"id": 1}), BadReply),

@@ -61,7 +61,7 @@ async def test_a_checkpoint_lost_in_a_reorg_is_made_again_and_its_aggregation_us
     (checkpoint,) = await proposer.ledger.transactions(unsettled=False)
     assert checkpoint.block is not None
     assert ready.checkpoint is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - checkpoint.block + 1)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - checkpoint.block + 2)  # one may be mined meanwhile
     assert await proposer.oracle.historic_hash(proposer.l1, ready.checkpoint.number) is None
     await until(proposer, settled(devnet, 1100))
     assert len(posts(devnet, "aggregation")) == 1
@@ -84,7 +84,7 @@ async def test_an_aggregation_whose_anchor_was_reorganised_is_built_anew_from_th
     await devnet.anvil.mine(10)  # later than what the range proofs are bound to
     ready = await proven_aggregation(proposer)
     assert ready.checkpoint is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - ready.checkpoint.number + 1)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - ready.checkpoint.number + 2)  # one may be mined meanwhile
     await until(proposer, settled(devnet, 1100))
     first, *others = await aggregations(proposer)
     assert (first.id, first.status, first.failure) == (ready.id, Status.CANCELLED, Failure.SUPERSEDED)
@@ -129,7 +129,7 @@ async def test_a_proposal_lost_in_a_reorg_is_mined_again_as_it_was(devnet: Devne
     await cycle(proposer)
     proposal = (await proposer.ledger.transactions(unsettled=False))[-1]
     assert proposal.block is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - proposal.block + 1)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - proposal.block + 2)  # one may be mined meanwhile
     assert await devnet.latest_block_number() == 1000
     await until(proposer, settled(devnet, 1100))
     await cycle(proposer)
