@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.commands import doctor, explain, orders, plan, status
+from deployments.commands import doctor, explain, orders, plan, simulate, status
 from deployments.console import EnvFile, Name, environment_of, point_prefect_at, refuse
 from proposer.errors import FixConfiguration, InvalidSettings, ProposerError
 
@@ -128,6 +128,7 @@ for command in (
     explain.explain,
     doctor.doctor,
     plan.plan,
+    simulate.simulate,
     orders.retry,
     orders.cancel,
     orders.pause,

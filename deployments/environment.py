@@ -160,6 +160,15 @@ def read_environment(values: Mapping[str, str]) -> Environment:
     )
 
 
+def read_settings(values: Mapping[str, str]) -> ProposerSettings:
+    """Read the policy alone. Raises `InvalidSettings` with every problem."""
+    problems: list[str] = []
+    settings = _settings({name: value.strip() for name, value in values.items() if value.strip()}, problems)
+    if settings is None:
+        raise InvalidSettings(problems)
+    return settings
+
+
 def ledger_of(values: Mapping[str, str]) -> tuple[SecretStr, Path | None]:
     """Return the address of the ledger, and the home folder where it is the embedded one.
 

@@ -11,6 +11,7 @@ from blocks.ledger.tables import proof_requests, request_events
 from proposer.history import History, Life, Step
 from proposer.ranges import BlockRange
 from proposer.requests import Failure, Kind, Status
+from proposer.simulation.fit import Ended
 
 EVENTS = 5_000
 """Newest entries of the history that are looked through for requests; the index on their time gives them."""
@@ -95,3 +96,40 @@ async def _lives(connection: AsyncConnection, ids: list[int]) -> list[Life]:
 async def _settled(connection: AsyncConnection, since: datetime) -> list[tuple[datetime, int]]:
     bounds = {"since": since, "events": EVENTS, "outputs": OUTPUTS}
     return [(row.at, row.end_block) for row in (await connection.execute(_SETTLED, bounds)).all()[::-1]]
+
+
+# both looks at one request's history go along the index on its number
+_ENDED = text("""
+    SELECT r.kind, r.start_block, r.end_block, c.failure, c.to_status,
+        extract(epoch FROM p.at - w.at) AS witness, extract(epoch FROM c.at - p.at) AS proving
+    FROM (
+        SELECT id, request_id, to_status, failure, at FROM request_events
+        WHERE from_status = 'PROVING' AND to_status IN ('COMPLETE', 'FAILED') ORDER BY id DESC LIMIT :limit
+    ) AS c
+    JOIN proof_requests r ON r.id = c.request_id
+    CROSS JOIN LATERAL (
+        SELECT id, at FROM request_events WHERE request_id = c.request_id AND id < c.id
+        AND from_status = 'WITNESSGEN' AND to_status = 'PROVING' ORDER BY id DESC LIMIT 1
+    ) AS p
+    CROSS JOIN LATERAL (
+        SELECT at FROM request_events WHERE request_id = c.request_id AND id < p.id
+        AND from_status = 'UNREQ' AND to_status = 'WITNESSGEN' ORDER BY id DESC LIMIT 1
+    ) AS w
+    ORDER BY c.id DESC
+""")
+
+
+async def ended(ledger: Database, limit: int) -> list[Ended]:
+    """Return how long the newest requests took that the network has ended, and how they ended, the last first."""
+    async with ledger.connect() as connection:
+        rows = (await connection.execute(_ENDED, {"limit": limit})).all()
+    return [
+        Ended(
+            kind=Kind(row.kind),
+            range=BlockRange(row.start_block, row.end_block),
+            failure=Failure(row.failure) if row.to_status == Status.FAILED.value and row.failure else None,
+            witness=float(row.witness),
+            proving=float(row.proving),
+        )
+        for row in rows
+    ]

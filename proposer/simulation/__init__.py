@@ -21,23 +21,32 @@ what a backlog takes on the same slots without dead time. Nothing here does I/O 
 
 from proposer.simulation.durations import Spread
 from proposer.simulation.engine import ideal_makespan, simulate, simulate_seed
+from proposer.simulation.fit import Ended, fitted
 from proposer.simulation.outcome import Figures, Outcome, Sample, Settlement, Tally
+from proposer.simulation.picture import picture
+from proposer.simulation.recommend import Recommendation, Trial, recommend
 from proposer.simulation.scenario import L1, Chain, Prices, Prover, Scenario, Service
 
 __all__ = [
     "L1",
     "Chain",
+    "Ended",
     "Figures",
     "Outcome",
     "Prices",
     "Prover",
+    "Recommendation",
     "Sample",
     "Scenario",
     "Service",
     "Settlement",
     "Spread",
     "Tally",
+    "Trial",
+    "fitted",
     "ideal_makespan",
+    "picture",
+    "recommend",
     "simulate",
     "simulate_seed",
 ]
