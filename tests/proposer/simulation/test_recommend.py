@@ -21,7 +21,6 @@ from proposer.simulation import (
     picture,
     recommend,
     simulate,
-    simulate_seed,
 )
 from tests.proposer.simulation.scenarios import always, tiny
 
@@ -122,16 +121,3 @@ def test_the_picture_is_well_formed_and_bounded() -> None:
 def test_an_outcome_without_a_change_can_be_drawn() -> None:
     scenario = tiny(chain=Chain(blocks=1, block_seconds=2, finality_lag=0, finality_step=12))
     ET.fromstring(picture(scenario, simulate(scenario)))
-
-
-def test_the_seeds_policy_asks_once_a_tick_and_submits_ticks_later() -> None:
-    """Two ranges are asked for in two ticks, each is seen at a tick, and so are its checkpoint and its proof."""
-    scenario = tiny(settings=ProposerSettings(max_block_range=5, look_interval=1, submission_interval=10))
-    outcome, own = simulate_seed(scenario, 12.0, confirm=False), simulate(scenario)
-    assert (
-        [(s.start, s.block) for s in outcome.settlements] == [(s.start, s.block) for s in own.settlements] == [(0, 10)]
-    )
-    assert outcome.tally.paid == own.tally.paid == 3
-    # the second range is asked for at 24 s and proven at 64 s, seen at 72 s; then an aggregation of 25 s
-    assert outcome.makespan > 72 + 25
-    assert own.makespan < 72 + 25
