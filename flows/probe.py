@@ -6,8 +6,9 @@ from blocks.output_oracle import encode_checkpoint, encode_propose
 from flows.context import Proposer
 from flows.stages.requests import checkpoint_reverts
 from flows.stages.submission import MAX_REVERTED, node_still_agrees, reverts_when_mined, root_unknown, would_revert
-from flows.transactions import at_fee_cap, cannot_pay, priced_call, why_not_free, why_not_signed, without_key
+from flows.transactions import priced_call, why_not_free, why_not_signed
 from proposer.errors import ProposerError, Reverted
+from proposer.l1_reasons import at_fee_cap, cannot_pay, without_key
 from proposer.l1_transactions import L1Transaction, Purpose, TxStatus
 from proposer.reasons import Reason
 from proposer.requests import Kind, ProofRequest, Status

@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from flows.context import Proposer
-from flows.transactions import GAS_MARGIN, cannot_pay, look_at, why_not_free, without_key
+from flows.transactions import GAS_MARGIN, look_at, why_not_free
 from proposer.errors import ProposerError, Reverted
 from proposer.imagine import named
+from proposer.l1_reasons import cannot_pay, without_key
 from proposer.l1_transactions import Bump, L1Transaction, Purpose, Rebroadcast, Record, Replace
 from proposer.requests import Checkpoint, Kind, ProofRequest
 from proposer.would import Call, Post

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 
 from proposer.intents import Plan
-from proposer.requests import OPEN, Kind, NewRequest, ProofRequest, Status
+from proposer.requests import Kind, ProofRequest, Status
 from proposer.snapshot import Mark, Snapshot
 
 _CLOSED = frozenset({Status.FAILED, Status.CANCELLED})
@@ -29,7 +28,7 @@ def imagine(snapshot: Snapshot, plan: Plan) -> Snapshot:
     to: Mapping[int, Status] = {move.request: move.to for move in plan.moves}
     moved = [replace(r, status=to[r.id], since=snapshot.now) if r.id in to else r for r in snapshot.requests]
     below = min([0, *(r.id for r in snapshot.requests)])
-    inserted = [_row(below - i, new, snapshot.now) for i, new in enumerate(plan.inserts, 1)]
+    inserted = [new.row(below - i, snapshot.now) for i, new in enumerate(plan.inserts, 1)]
     return replace(
         snapshot,
         requests=[*(r for r in moved if r.status not in _CLOSED), *inserted],
@@ -43,22 +42,3 @@ def named(request: ProofRequest) -> str:
         return str(request)
     kind = "range" if request.kind is Kind.RANGE else "aggregation"
     return f"{kind} {request.range} (new, attempt {request.attempt})"
-
-
-def _row(number: int, new: NewRequest, now: datetime) -> ProofRequest:
-    assert new.status in OPEN  # what is planned is to be asked for
-    return ProofRequest(
-        id=number,
-        kind=new.kind,
-        range=new.range,
-        status=new.status,
-        attempt=new.attempt,
-        since=now,
-        commitments=new.commitments,
-        parent=new.parent,
-        next_attempt_at=new.next_attempt_at,
-        checkpoint=new.checkpoint,
-        output_root=new.output_root,
-        unknown_outcomes=new.unknown_outcomes,
-        members=new.members,
-    )

@@ -175,3 +175,21 @@ class NewRequest:
     unknown_outcomes: int = 0
     members: tuple[int, ...] = ()
     why: str = ""
+
+    def row(self, number: int, since: datetime) -> ProofRequest:
+        """Return the row that inserting it makes: where rows are imagined, not stored."""
+        return ProofRequest(
+            id=number,
+            kind=self.kind,
+            range=self.range,
+            status=self.status,
+            attempt=self.attempt,
+            since=since,
+            commitments=self.commitments,
+            parent=self.parent,
+            next_attempt_at=self.next_attempt_at,
+            checkpoint=self.checkpoint,
+            output_root=self.output_root,
+            unknown_outcomes=self.unknown_outcomes,
+            members=self.members,
+        )

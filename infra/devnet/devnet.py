@@ -1,10 +1,8 @@
 """The whole devnet in one context manager: anvil, the contracts, an op-node and an op-succinct-server."""
 
-import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from eth_utils.crypto import keccak
@@ -20,6 +18,7 @@ from infra.devnet.proofs import Commitments, aggregation_proof, public_values
 from infra.devnet.prover import Prover
 from infra.devnet.proving import ProverTiming
 from infra.devnet.rpc import Rpc, calldata
+from infra.devnet.stack import Stack
 from infra.devnet.traps import Traps
 
 # Blocks mined before anyone looks, so that there are L1 heads to prove against and safe and finalized are not 0.
@@ -70,7 +69,7 @@ class DevnetConfig:
     faults: FaultPlan = field(default_factory=FaultPlan)
 
 
-class Devnet:
+class Devnet(Stack):
     """A running devnet; use as ``async with Devnet(config) as devnet``.
 
     Accounts of anvil's well-known mnemonic: 0 owns the oracle, 1 is the proposer (approved, configurable), 2 the
@@ -79,6 +78,7 @@ class Devnet:
 
     def __init__(self, config: DevnetConfig | None = None, *, beside: Self | None = None) -> None:
         """Describe a devnet; nothing runs yet. One ``beside`` another is one more rollup on that one's running L1."""
+        super().__init__()
         self.config = config or DevnetConfig()
         self.owner, _ = account_key(0)
         self.proposer_address, self.proposer_key = account_key(self.config.proposer_account)
@@ -89,27 +89,11 @@ class Devnet:
         self.verifier_address = ""
         # shared by the prover, the op-node and the front of L1
         self.traps = Traps()
-        self._stack = contextlib.AsyncExitStack()
         self._beside = beside
         self.anvil: Anvil
         self.l2: SimulatedL2
         self.op_node: OpNode
         self.prover: Prover
-
-    async def __aenter__(self) -> Self:
-        """Start everything and deploy the contracts."""
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop everything."""
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         config = self.config

@@ -25,7 +25,7 @@ write prefect-auth "operator:$(random)"
 write prefect-encryption-key "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n')"
 
 missing=
-for name in signer-url l1-rpc l2-node-rpc op-succinct-server-url; do
+for name in signer-url l1-rpc l2-node-rpc op-succinct-server-url alert-webhook; do
     [ -s "$folder/$name" ] && chmod 0444 "$folder/$name" || missing="$missing $name"
 done
 [ -z "$missing" ] || echo "Now write these into $folder yourself, and run this again:$missing"

@@ -46,21 +46,7 @@ class Ledger:
                     raise IllegalTransition(f"{new.kind.value} {new.range} overlaps {other}")
         self._last += 1
         self.version += 1
-        self.rows[self._last] = ProofRequest(
-            id=self._last,
-            kind=new.kind,
-            range=new.range,
-            status=new.status,
-            attempt=new.attempt,
-            since=moment(self._clock.now),
-            commitments=new.commitments,
-            parent=new.parent,
-            next_attempt_at=new.next_attempt_at,
-            checkpoint=new.checkpoint,
-            output_root=new.output_root,
-            unknown_outcomes=new.unknown_outcomes,
-            members=new.members,
-        )
+        self.rows[self._last] = new.row(self._last, moment(self._clock.now))
         self._tally.parked += new.status is Status.PARKED
         return self._last
 

@@ -1,70 +1,22 @@
 """One real Prefect server per session; per test a devnet, a ledger and real `proposer up` processes."""
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from deployments.prefect_server import PrefectServer
 from infra.devnet import Devnet, ProverTiming
-from tests.acceptance.helpers import QUICK, ROOT, Ledger, Prefect, Up, free_port, plain_environment
+from tests.acceptance.helpers import QUICK, ROOT, Ledger, Prefect, Up, plain_environment
+from tests.acceptance.prefect_servers import SessionServer
 from tests.devnets import StartDevnet, devnets
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
-SERVICES = {"PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "1"}
-"""How often Prefect's own services look, for tests that wait for one."""
-
 StartUp = Callable[..., Up]
-
-
-class SessionServer:
-    """The session's Prefect server, which a test may stop and start again on the same port."""
-
-    def __init__(self, home: Path) -> None:
-        self.port = free_port()
-        self.log_file = home / "prefect" / "server.log"
-        self._server = PrefectServer(home, self.port)
-        self._environment = {**plain_environment(home), "PREFECT_HOME": str(home / "prefect"), **SERVICES}
-
-    @property
-    def api_url(self) -> str:
-        """Where its API is."""
-        return self._server.api_url
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-                patch.delenv(name)
-            for name, value in self._environment.items():
-                patch.setenv(name, value)
-            self._server.start()
-        with httpx.Client(timeout=2, trust_env=False) as client:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:
-                try:
-                    if client.get(f"{self.api_url}/health").status_code == 200:
-                        return
-                except httpx.HTTPError:
-                    pass
-                time.sleep(0.1)
-        raise AssertionError("the Prefect server did not start within 60 s")
-
-    def stop(self) -> None:
-        """Stop it at once, as a crash of its machine would."""
-        child = self._server._child
-        if child is not None and child.poll() is None:
-            child.send_signal(signal.SIGKILL)
-            child.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,11 @@
 """A real Prefect server, and months of history for it: real cycles, copied at their real shape and aged."""
 
 import hashlib
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Self
 from uuid import UUID
-
-import httpx
-
-from tests.acceptance.helpers import ROOT, free_port, plain_environment
-
-SCRIPT = ROOT / "infra" / "docker" / "prefect-server.sh"
 
 TABLES = (
     "flow_run",
@@ -42,63 +30,6 @@ _OWN_IDS = {
     "follows",
 }
 """Columns that name a copied row; all other ids (flow, deployment, work queue) stay."""
-
-
-class ServerByScript:
-    """`infra/docker/prefect-server.sh` on loopback, as a container runs it, but on SQLite unless told otherwise."""
-
-    def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
-        self.port = free_port()
-        self.api_url = f"http://127.0.0.1:{self.port}/api"
-        self.output_file = home / "server.log"
-        self.database = home / "prefect-server" / "prefect.db"
-        self._environment = {
-            **plain_environment(home),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PREFECT_HOME": str(self.database.parent),
-            "PREFECT_SERVER_API_HOST": "127.0.0.1",
-            "PREFECT_SERVER_API_PORT": str(self.port),
-            **settings,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, **settings: str) -> Self:
-        """Start it with these settings besides, and wait until it answers."""
-        with self.output_file.open("ab") as output:
-            self._process = subprocess.Popen(
-                [str(SCRIPT)],
-                env=self._environment | settings,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        with httpx.Client(timeout=2, trust_env=False) as client:
-            deadline = time.monotonic() + 90
-            while time.monotonic() < deadline and self._process.poll() is None:
-                try:
-                    if client.get(f"{self.api_url}/health").status_code == httpx.codes.OK:
-                        return self
-                except httpx.HTTPError:
-                    pass
-                time.sleep(0.2)
-        raise AssertionError(f"the Prefect server did not start:\n{self.output[-3000:]}")
-
-    @property
-    def output(self) -> str:
-        """What it has said."""
-        return self.output_file.read_text(encoding="utf-8", errors="replace")
-
-    def stop(self) -> None:
-        """Stop it and everything it has started."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
 
 
 class History:

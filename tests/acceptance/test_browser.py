@@ -12,8 +12,9 @@ import pytest_asyncio
 
 from infra.devnet import Fault, FaultPlan, ProverTiming
 from tests.acceptance.browser import Page, browser
-from tests.acceptance.conftest import SessionServer, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Hold, Ledger, Prefect, Row, eventually, settled
+from tests.acceptance.prefect_servers import SessionServer
 from tests.devnets import StartDevnet
 
 KEY = "s3cr3t-key-of-the-rpc"

@@ -16,8 +16,8 @@ from deployments.apply import WORK_POOL_TYPE
 from deployments.runner import Runner, Runs
 from flows.context import Proposer
 from flows.cycle import propose_cycle
-from tests.acceptance.conftest import SessionServer
 from tests.acceptance.helpers import Prefect
+from tests.acceptance.prefect_servers import SessionServer
 
 NAME = "cut-off"
 

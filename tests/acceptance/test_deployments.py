@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.conftest import SessionServer
 from tests.acceptance.helpers import ROOT, Prefect, plain_environment
+from tests.acceptance.prefect_servers import SessionServer
 
 SAME = (
     "name", "description", "entrypoint", "tags", "parameters", "enforce_parameter_schema", "work_pool_name",

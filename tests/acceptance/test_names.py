@@ -18,8 +18,9 @@ from deployments.registry import Holding, register, release
 from infra.devnet import Devnet, check
 from infra.devnet.anvil import account_key
 from infra.devnet.signer import SignerStandIn
-from tests.acceptance.conftest import SessionServer, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import ROOT, Hold, Ledger, Prefect, Row, Up, eventually, settled
+from tests.acceptance.prefect_servers import SessionServer
 from tests.devnets import StartDevnet
 
 CHAIN = 31337

@@ -15,8 +15,8 @@ from blocks.prover import SuccinctServer
 from flows.context import Proposer
 from flows.pages.publish import RENEW_SECONDS, Write, put
 from proposer.settings import ProposerSettings
-from tests.acceptance.conftest import SessionServer
 from tests.acceptance.helpers import Prefect, Row
+from tests.acceptance.prefect_servers import SessionServer
 
 NOWHERE = SecretStr("http://127.0.0.1:9")
 

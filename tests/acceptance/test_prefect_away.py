@@ -5,8 +5,9 @@ import os
 import time
 
 from infra.devnet import Devnet, Fault, FaultPlan
-from tests.acceptance.conftest import SessionServer, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.helpers import Hold, Ledger, Prefect, Up, eventually, measured, settled
+from tests.acceptance.prefect_servers import SessionServer
 from tests.devnets import StartDevnet
 
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))

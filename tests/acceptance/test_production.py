@@ -12,7 +12,7 @@ import pytest
 
 from infra.devnet.signer import SignerStandIn
 from tests.acceptance.helpers import QUICK, Up, eventually, free_port, settled
-from tests.acceptance.prefect_history import ServerByScript
+from tests.acceptance.prefect_servers import ServerByScript
 from tests.devnets import StartDevnet
 from tests.infra.production import DOCKER, compose, with_path
 

@@ -11,7 +11,8 @@ import pytest
 from deployments.prefect_server import RETENTION
 from infra.devnet import ProverTiming
 from tests.acceptance.helpers import QUICK, Ledger, Up, eventually, settled
-from tests.acceptance.prefect_history import History, ServerByScript
+from tests.acceptance.prefect_history import History
+from tests.acceptance.prefect_servers import ServerByScript
 from tests.devnets import StartDevnet
 
 CYCLES = int(os.environ.get("RETENTION_CYCLES", "300"))

@@ -17,9 +17,10 @@ import pytest
 
 from deployments.environment import SECRETS
 from infra.devnet import Devnet
-from tests.acceptance.conftest import SessionServer, StartUp
+from tests.acceptance.conftest import StartUp
 from tests.acceptance.gate import Gate, StrictPostgres
 from tests.acceptance.helpers import ROOT, Ledger, Prefect, Up, eventually, free_port, measured, settled
+from tests.acceptance.prefect_servers import SessionServer
 from tests.devnets import StartDevnet
 from tests.everything import everything
 

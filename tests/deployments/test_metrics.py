@@ -34,6 +34,7 @@ from proposer.requests import Commitments, Kind, NewRequest, Status
 from proposer.settings import ProposerSettings
 from tests.deployments.helpers import ROOT, blocks_of, eventually, execute
 from tests.devnets import StartDevnet
+from tests.postgres import Postgres
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 SETTINGS = ProposerSettings(
@@ -140,9 +141,9 @@ async def serve(ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest_asyncio.fixture
-async def no_ledger(postgres: str) -> AsyncIterator[Ledger]:
+async def no_ledger(postgres: Postgres) -> AsyncIterator[Ledger]:
     """A ledger whose database is away."""
-    ledger = Ledger(postgres.replace("/postgres?", "/no_such_database?"))
+    ledger = Ledger(postgres.database("no_such_database"))
     yield ledger
     await ledger.close()
 

@@ -17,6 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", default="1,5,10", help="how many proposers are measured one after the other")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each size is measured")
     parser.add_argument("--standby", action="store_true", help="start a standby beside every proposer")
+    parser.add_argument(
+        "--l2-speed", type=float, default=2.0, help="finalized L2 blocks a second of each rollup; an output has 100"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of every dice")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
@@ -25,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             sizes=tuple(sorted(int(size) for size in given.sizes.split(","))),
             seconds=given.seconds,
             standby=given.standby,
+            l2_speed=given.l2_speed,
             seed=given.seed,
         )
         samples = asyncio.run(measure(options))

