@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
@@ -21,10 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--l2-speed", type=float, default=2.0, help="finalized L2 blocks a second of each rollup; an output has 100"
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of every dice")
+    parser.add_argument("--keep-logs", type=Path, default=None, help="keep everything that was logged in this folder")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder: Path = given.keep_logs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-")))
+        folder.mkdir(parents=True, exist_ok=True)
         options = Options(
-            folder=Path(folder),
+            folder=folder.resolve(),
             sizes=tuple(sorted(int(size) for size in given.sizes.split(","))),
             seconds=given.seconds,
             standby=given.standby,

@@ -11,6 +11,7 @@ import psutil
 import psycopg
 
 from infra.devnet import Devnet, DevnetConfig, ProverTiming
+from proposer.units import ETHER
 from tests.acceptance.helpers import Ledger, Prefect, Up, settled
 from tests.fleet.postgres import SystemPostgres
 from tests.fleet.server import CountingServer
@@ -142,9 +143,12 @@ class Fleet:
             l2_blocks_per_second=self._options.l2_speed,
             l2_initial_finalized=START + INTERVAL,
             l2_chain_id=901 + number,
+            proposer_account=1 if number == 0 else 3 + number,  # 2 and 3 are the devnet's challenger and competitor
             timing=ProverTiming(2.0, 5.0, 1.0, 3.0, jitter=0.3),
         )
-        devnet = await self._stack.enter_async_context(Devnet(config))
+        beside = self._devnets[0] if self._devnets else None  # all rollups of a fleet settle on one L1
+        devnet = await self._stack.enter_async_context(Devnet(config, beside=beside))
+        await devnet.l1.call("anvil_setBalance", devnet.proposer_address, hex(1_000 * ETHER))
         self._devnets.append(devnet)
         return devnet
 
