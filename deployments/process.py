@@ -13,7 +13,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from deployments.claim import Claim
-from deployments.runner import Runner, Runs
+from deployments.runner import Runner, Runs, query_seconds
 from flows.alerts import Alerts
 from flows.context import Proposer, snapshot_of
 from flows.cycle import call, run_stages
@@ -169,7 +169,7 @@ class Process:
         if self._woken_at is not None and now - self._woken_at > patience:
             self._woken_at = None
             await self._without_prefect("Prefect did not start the cycle in time")
-        elif now - proposer.last_cycle_at > 1.5 * proposer.settings.poll_interval + 2:
+        elif now - proposer.last_cycle_at > 1.5 * proposer.settings.poll_interval + query_seconds():
             await self._without_prefect("no cycle came from Prefect")
         elif self._woken_at is None and not proposer.cycle_lock.locked() and not proposer.draining:
             await self._wake_for(await self._decide())
@@ -232,6 +232,7 @@ class Process:
         await runner.attach()
         # known from here on only: one that is not attached knows no deployment to wake
         self._runner, self._mirror, self._prefect_answers = runner, mirror, True
+        self._proposer.prefect = client
         self._attached.set()
         mirroring = asyncio.create_task(mirror.run(), name="mirror")
         telling = asyncio.create_task(self._alerts.run(client), name="alerts")
@@ -247,14 +248,14 @@ class Process:
                         self._prefect_answers = isinstance(error, TimeoutError)
                         self._say_once("Prefect", AWAY % type(error).__name__)
                         await asyncio.sleep(1)
-                await asyncio.sleep(1)
+                await asyncio.sleep(query_seconds())
             for task in (mirroring, telling):
                 if task.done():
                     task.result()
         finally:
             mirroring.cancel()
             telling.cancel()
-            self._runner = self._mirror = None  # their client is closed now
+            self._runner = self._mirror = self._proposer.prefect = None  # their client is closed now
             self._prefect_answers = False
 
     def _say_once(self, topic: str, sentence: str) -> None:

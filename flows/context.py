@@ -9,6 +9,8 @@ from datetime import datetime
 from math import inf
 from uuid import UUID
 
+from prefect.client.orchestration import PrefectClient
+
 from blocks.l1 import L1Chain
 from blocks.ledger import Ledger, Writer
 from blocks.ledger.figures import FiguresReader
@@ -81,6 +83,8 @@ class Proposer:
     """What became of this process's cycles."""
     pages: dict[str, Page] = field(default_factory=dict[str, Page])
     """What this process has written to Prefect's UI beside its runs."""
+    prefect: PrefectClient | None = None
+    """The process's own client, while it is attached to Prefect: one made anew reads all certificates anew."""
     publishing: "asyncio.Task[None] | None" = None
     """Pages being written."""
     figures: FiguresReader | None = None

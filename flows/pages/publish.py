@@ -10,6 +10,7 @@ import contextvars
 import logging
 import re
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -88,7 +89,7 @@ async def _publish(proposer: Proposer, report: CycleReport, run_id: UUID) -> Non
         async with asyncio.timeout(SECONDS):
             writes = await pages_to_write(proposer, report)
             if writes:
-                async with get_client() as client:
+                async with nullcontext(proposer.prefect) if proposer.prefect else get_client() as client:
                     for write in writes:
                         await put(proposer, client, write, run_id)
     except PREFECT_AWAY as error:

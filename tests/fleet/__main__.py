@@ -8,12 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.fleet.run import Options, measure
+from tests.fleet.run import INTERVAL, Options, measure
 from tests.fleet.table import summary, table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure fleets of growing size on one Prefect server; return 0 only if every proposer settled in each."""
+    """Measure fleets of growing size on one Prefect server; return 0 only if every proposer settled that had to."""
     parser = argparse.ArgumentParser(prog="python -m tests.fleet", description=__doc__)
     parser.add_argument("--sizes", default="1,5,10", help="how many proposers are measured one after the other")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each size is measured")
@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         samples = asyncio.run(measure(options))
     sys.stdout.write(table(samples) + "\n" + json.dumps(summary(samples, options)) + "\n")
     sys.stdout.flush()
-    return 0 if all(sample.settled_by_each for sample in samples) else 1
+    idle = given.seconds * given.l2_speed < 2 * INTERVAL  # too slow for an output of each in the time
+    return 0 if idle or all(sample.settled_by_each for sample in samples) else 1
 
 
 if __name__ == "__main__":
