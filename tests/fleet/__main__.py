@@ -21,6 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--l2-speed", type=float, default=2.0, help="finalized L2 blocks a second of each rollup; an output has 100"
     )
+    parser.add_argument("--poll-interval", default="60s", help="POLL_INTERVAL of every proposer")
+    parser.add_argument("--query-seconds", default="2", help="PREFECT_WORKER_QUERY_SECONDS of every proposer")
+    parser.add_argument("--imagined", type=int, default=0, help="more rollups, of which there are the automations only")
     parser.add_argument("--seed", type=int, default=1, help="seed of every dice")
     parser.add_argument("--keep-logs", type=Path, default=None, help="keep everything that was logged in this folder")
     given = parser.parse_args(arguments)
@@ -33,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
             seconds=given.seconds,
             standby=given.standby,
             l2_speed=given.l2_speed,
+            poll_interval=given.poll_interval,
+            query_seconds=given.query_seconds,
+            imagined=given.imagined,
             seed=given.seed,
         )
         samples = asyncio.run(measure(options))

@@ -27,6 +27,11 @@ class SystemPostgres:
         """The address of its `prefect` database, as Prefect's server takes it."""
         return f"postgresql+asyncpg://prefect@127.0.0.1:{self._port}/prefect"
 
+    @property
+    def plain_url(self) -> str:
+        """The same without Prefect's driver."""
+        return self.url.replace("+asyncpg", "")
+
     def __enter__(self) -> Self:
         """Initialise and start it, and wait until it answers."""
         self._folder.mkdir()

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import psutil
 import psycopg
 
 from infra.devnet import Devnet, DevnetConfig, ProverTiming
 from proposer.units import ETHER
 from tests.acceptance.helpers import Ledger, Prefect, Up, settled
+from tests.fleet.imagined import imagine
 from tests.fleet.postgres import SystemPostgres
 from tests.fleet.server import CountingServer
 from tests.postgres import Postgres
@@ -22,10 +24,11 @@ PROOFS_PER_OUTPUT = 3
 SETTINGS = {
     "MAX_BLOCK_RANGE_PER_SPAN_PROOF": str(RANGE),
     "NUM_CONFIRMATIONS": "3",
-    "POLL_INTERVAL": "60s",
     "DRAIN_TIMEOUT": "1s",
 }
 """Every proposer's settings: the default ones, with short ranges."""
+LOAD_SECONDS = 30.0
+"""Within which the server loads automations that it is given past its API: it looks every five."""
 STATEMENT = "SELECT pg_database_size('prefect')"
 
 
@@ -39,6 +42,10 @@ class Options:
     standby: bool
     l2_speed: float
     """Finalized L2 blocks per second of each rollup."""
+    poll_interval: str
+    query_seconds: str
+    imagined: int
+    """How many more rollups' automations the server has to evaluate."""
     seed: int
 
 
@@ -72,6 +79,8 @@ class Sample:
     server_rss: int
     proposer_rss: int
     """Of the largest proposer process."""
+    stood_still: float
+    """Seconds for which the server did not answer while it loaded imagined rollups' automations."""
     start_delays: list[float] = field(default_factory=list[float])
     """Seconds from the moment a cycle was due, or created, to its start."""
 
@@ -84,9 +93,13 @@ async def measure(options: Options) -> list[Sample]:
         server = stack.enter_context(CountingServer(options.folder, postgres.url))
         fleet = await stack.enter_async_context(Fleet(options, server, postgres))
         samples: list[Sample] = []
+        stood_still = 0.0
         for size in options.sizes:
             await fleet.grow(size)
-            samples.append(await fleet.sample())
+            if options.imagined and not samples:
+                imagine(postgres.plain_url, "rollup-0", options.imagined)
+                stood_still = await _longest_answer(server.api_url, LOAD_SECONDS)
+            samples.append(await fleet.sample(stood_still))
         return samples
 
 
@@ -124,6 +137,8 @@ class Fleet:
                 environment = {
                     **devnet.env(),
                     **SETTINGS,
+                    "POLL_INTERVAL": self._options.poll_interval,
+                    "PREFECT_WORKER_QUERY_SECONDS": self._options.query_seconds,
                     "PROPOSER_NAME": f"rollup-{number}",
                     "DATABASE_URL": ledger.url,
                     "PREFECT_API_URL": self._server.api_url,
@@ -157,7 +172,7 @@ class Fleet:
         self._ledgers.append(ledger)
         return ledger
 
-    async def sample(self) -> Sample:
+    async def sample(self, stood_still: float) -> Sample:
         """Weigh everything over the time asked for."""
         heads = await self._heads()
         known = {run["id"] for run in await self._prefect.cycles()}
@@ -180,6 +195,7 @@ class Fleet:
             settled_by_each=all(blocks > 0 for blocks in grown),
             server_rss=psutil.Process(self._server.pid).memory_info().rss,
             proposer_rss=max(process.memory_info().rss for process in processes),
+            stood_still=stood_still,
             start_delays=[delay for run in cycles if (delay := _start_delay(run)) is not None],
         )
 
@@ -187,7 +203,7 @@ class Fleet:
         return [await devnet.latest_block_number() for devnet in self._devnets]
 
     def _load(self) -> Load:
-        with psycopg.connect(self._postgres.url.replace("+asyncpg", ""), autocommit=True) as connection:
+        with psycopg.connect(self._postgres.plain_url, autocommit=True) as connection:
             row = connection.execute(STATEMENT).fetchone()
         assert row is not None
         return Load(
@@ -198,6 +214,17 @@ class Fleet:
             calls=self._server.calls(),
             database_bytes=row[0],
         )
+
+
+async def _longest_answer(api_url: str, seconds: float) -> float:
+    """Ask the server whether it is there, again and again, and return the longest time that an answer took."""
+    longest, until = 0.0, time.monotonic() + seconds
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        while (asked := time.monotonic()) < until:
+            (await client.get(f"{api_url}/health")).raise_for_status()
+            longest = max(longest, time.monotonic() - asked)
+            await asyncio.sleep(0.1)
+    return longest
 
 
 def _cpu(pid: int) -> float:

@@ -14,9 +14,22 @@ def summary(samples: list[Sample], options: Options) -> dict[str, Any]:
     return {
         "seed": options.seed,
         "standby": options.standby,
+        "poll_interval": options.poll_interval,
+        "query_seconds": options.query_seconds,
+        "imagined": options.imagined,
+        "server_cores_per_further_proposer": _further(samples),
         "range_proofs_per_proposer_and_minute": round(60 * options.l2_speed / RANGE, 2),
         "sizes": [_row(sample) for sample in samples],
     }
+
+
+def _further(samples: list[Sample]) -> float | None:
+    """Return what one more proposer adds to the server, in cores; without what the server does by itself."""
+    first, last = samples[0], samples[-1]
+    if first.proposers == last.proposers:
+        return None
+    grown = last.server_cpu / last.seconds - first.server_cpu / first.seconds
+    return round(grown / (last.proposers - first.proposers), 4)
 
 
 def _row(sample: Sample) -> dict[str, Any]:
@@ -37,6 +50,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "proposer_cores": round(sample.proposer_cpu / sample.seconds / sample.proposers, 4),
         "server_rss_mb": round(sample.server_rss / 1e6),
         "proposer_rss_mb": round(sample.proposer_rss / 1e6),
+        "stood_still_s": round(sample.stood_still, 2),
         "database_kb_per_cycle": round(sample.database_bytes / 1e3 / max(1, sample.cycles), 1),
         "start_delay_s_median": round(statistics.median(delays), 2) if delays else None,
         "start_delay_s_p95": round(delays[int(0.95 * (len(delays) - 1))], 2) if delays else None,
