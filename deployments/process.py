@@ -186,8 +186,7 @@ class Process:
         age = time.monotonic() - self._outside_at
         brisk = BRISK_SECONDS if self._brisk else self._proposer.settings.look_interval
         if self._outside is None or age > brisk:
-            known = self._proposer.last_server
-            self._outside = await observe.observe(self._proposer, observe.plainly, known)
+            self._outside = await observe.observe(self._proposer, observe.plainly, afresh=False)
             self._outside_at = time.monotonic()
             self._say_once("outside", _failed(*self._outside.errors.values()))
             await observe.remember(self._proposer, self._outside)

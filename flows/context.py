@@ -24,7 +24,7 @@ from proposer.imagine import as_remembered, imagine
 from proposer.intents import Move, Plan
 from proposer.permission import Permission
 from proposer.settings import ProposerSettings
-from proposer.snapshot import Outside, ServerView, Snapshot
+from proposer.snapshot import OracleView, Outside, ServerView, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Proposer:
     unknown_since: dict[int, datetime] = field(default_factory=dict[int, datetime])
     """Since when the server has said, look after look, that it does not know a request's id."""
     last_server: ServerView | None = None
+    last_oracle: OracleView | None = None
     """The server's answer to `validate_config` in the last cycle."""
     tended_at: bytes | None = None
     """The L1 head at which every unsettled transaction was last looked at."""

@@ -33,14 +33,15 @@ async def plainly(name: str, look: Callable[[], Awaitable[T]]) -> T:
     return await look()
 
 
-async def observe(proposer: Proposer, read: Read, known_server: ServerView | None = None) -> Outside:
+async def observe(proposer: Proposer, read: Read, *, afresh: bool = True) -> Outside:
     """Read everything a cycle decides on. What fails is None, with its error's text; nothing is raised.
 
-    All reads of the contract are pinned to one L1 block. `known_server` saves asking the server again.
+    All reads of the contract are pinned to one L1 block. Where not `afresh`, as between cycles, the server is not asked
+    again, and the contract only where L1 has another head than at the look before.
     """
     errors: dict[str, str] = {}
     anchors = await proposer.ledger.anchors()
-    oracle_look = asyncio.create_task(_try(errors, "l1", read("read-l1", lambda: _oracle(proposer, anchors))))
+    oracle_look = asyncio.create_task(_try(errors, "l1", read("read-l1", lambda: _oracle(proposer, anchors, afresh))))
 
     async def node_beside(oracle: Awaitable[OracleView | None]) -> NodeView:
         node = await _node(proposer)
@@ -48,8 +49,8 @@ async def observe(proposer: Proposer, read: Read, known_server: ServerView | Non
         return node if at is None else await _with_root(proposer, node, at)
 
     async def server() -> ServerView | None:
-        if known_server is not None:
-            return known_server
+        if not afresh and proposer.last_server is not None:
+            return proposer.last_server
         return await _try(errors, "server", read("validate-config", lambda: _server(proposer)))
 
     node, server_view, oracle = await asyncio.gather(
@@ -88,11 +89,14 @@ async def _try(errors: dict[str, str], name: str, look: Awaitable[T]) -> T | Non
     return None
 
 
-async def _oracle(proposer: Proposer, anchors: Sequence[int]) -> OracleView:
-    at = await proposer.l1.head()
+async def _oracle(proposer: Proposer, anchors: Sequence[int], afresh: bool) -> OracleView:
+    at, last = await proposer.l1.head(), proposer.last_oracle
+    if not afresh and last is not None and last.at.hash == at.hash and [*last.anchors] == [*anchors]:
+        return last
     view = await proposer.oracle.view(proposer.l1, at, proposer.account, anchors)
     # whether an account that nobody has named may propose is not known, and nothing is sent without a key
-    return view if proposer.account is not None else replace(view, approved=True)
+    proposer.last_oracle = view if proposer.account is not None else replace(view, approved=True)
+    return proposer.last_oracle
 
 
 async def _node(proposer: Proposer) -> NodeView:

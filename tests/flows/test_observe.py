@@ -1,0 +1,29 @@
+"""What a look reads of L1."""
+
+from flows.stages import observe
+from infra.devnet import Devnet
+from tests.devnets import StartDevnet
+from tests.flows.conftest import MakeProposer
+
+
+def _asked(devnet: Devnet) -> int:
+    return sum(n for place, n in devnet.traps.counts.items() if place.startswith("l1.") and place.endswith(".arrived"))
+
+
+async def test_a_look_between_cycles_reads_the_contract_once_per_l1_block(
+    start_devnet: StartDevnet, make_proposer: MakeProposer
+) -> None:
+    """Nothing there changes without a block; a cycle reads it all the same, since money hangs on it."""
+    devnet = await start_devnet(l1_block_time_s=600.0)
+    proposer = await make_proposer(devnet)
+    first = await observe.observe(proposer, observe.plainly)
+    before = _asked(devnet)
+    assert (await observe.observe(proposer, observe.plainly, afresh=False)).oracle == first.oracle
+    assert _asked(devnet) - before == 1
+    await observe.observe(proposer, observe.plainly)
+    assert _asked(devnet) - before > 10
+    await devnet.anvil.mine(1)
+    again = await observe.observe(proposer, observe.plainly, afresh=False)
+    assert first.oracle is not None
+    assert again.oracle is not None
+    assert again.oracle.at.number == first.oracle.at.number + 1
