@@ -49,8 +49,8 @@ chaos: $(STAMP) ## Kill the proposer 100 times among seeded faults and judge wha
 bench: $(STAMP) ## Measure dead time, cycles, polling, memory and the rest against the seed's policy; SHORT=1, SEED=, LOGS=folder
 	@$(BIN)/python -m tests.bench --seed $(SEED) $(if $(SHORT),--short) $(if $(LOGS),--keep-logs $(LOGS))
 
-fleet: $(STAMP) ## Measure 1, 5 and 10 rollups on one Prefect server; SIZES=, STANDBY=1, L2_SPEED=, SEED=, LOGS=folder; needs PostgreSQL with contrib modules
-	@$(BIN)/python -m tests.fleet --sizes $(or $(SIZES),1,5,10) --seed $(SEED) $(if $(STANDBY),--standby) $(if $(L2_SPEED),--l2-speed $(L2_SPEED)) $(if $(LOGS),--keep-logs $(LOGS))
+fleet: $(STAMP) ## Measure 1, 5 and 10 rollups on one Prefect server; SIZES=, STANDBY=1, SEED=, LOGS=folder, ARGS=; needs PostgreSQL's contrib
+	@$(BIN)/python -m tests.fleet --sizes $(or $(SIZES),1,5,10) --seed $(SEED) $(if $(STANDBY),--standby) $(if $(LOGS),--keep-logs $(LOGS)) $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and the direction of imports
 	$(BIN)/ruff check .

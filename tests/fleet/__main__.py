@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure fleets of growing size on one Prefect server; return 0 only if every proposer settled that had to."""
     parser = argparse.ArgumentParser(prog="python -m tests.fleet", description=__doc__)
     parser.add_argument("--sizes", default="1,5,10", help="how many proposers are measured one after the other")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long each size is measured")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long each size is measured")
     parser.add_argument("--standby", action="store_true", help="start a standby beside every proposer")
     parser.add_argument(
         "--l2-speed", type=float, default=2.0, help="finalized L2 blocks a second of each rollup; an output has 100"
