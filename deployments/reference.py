@@ -55,6 +55,12 @@ GROUPS: dict[str, tuple[Name, ...]] = {
         Name("PREFECT_API_KEY", "not set", "Key for that server, likewise."),
         Name("PREFECT_SERVER_API_PORT", "`4200`", "Port of the embedded Prefect server."),
         Name("PREFECT_CLIENT_MAX_RETRIES", "`3`", "Prefect's own setting. Read from the environment only."),
+        Name(
+            "PREFECT_WORKER_QUERY_SECONDS",
+            "`2`",
+            "Seconds between two questions for runs that are due, as those started by hand are. Prefect's own setting. "
+            "Read from the environment only.",
+        ),
     ),
     "Who is told": (
         Name("ALERT_SLACK_WEBHOOK", "not set", "Slack's incoming webhook for [alerts](alerts.md)."),

@@ -8,7 +8,7 @@ from flows.stages.requests import checkpoint_reverts
 from flows.stages.submission import MAX_REVERTED, node_still_agrees, reverts_when_mined, root_unknown, would_revert
 from flows.transactions import priced_call, why_not_free, why_not_signed
 from proposer.errors import ProposerError, Reverted
-from proposer.l1_reasons import at_fee_cap, cannot_pay, without_key
+from proposer.l1_reasons import at_fee_cap, cannot_pay, key_changed, without_key
 from proposer.l1_transactions import L1Transaction, Purpose, TxStatus
 from proposer.reasons import Reason
 from proposer.requests import Kind, ProofRequest, Status
@@ -94,8 +94,10 @@ async def _not_mined(proposer: Proposer, snapshot: Snapshot, tx: L1Transaction) 
         return cannot_pay(f"The {tx}", price, balance)
     if snapshot.now - newest.at < timedelta(seconds=snapshot.settings.resubmission_timeout):
         return None
+    if proposer.signer is None or proposer.signer.address != tx.sender:
+        return key_changed(tx)
     policy = snapshot.settings.fee_policy
     higher = policy.bump(newest.fees, policy.suggest(*await proposer.l1.fee_suggestion()))
     if higher is None:
         return at_fee_cap(tx)
-    return await why_not_signed(proposer.signer) if proposer.signer is not None else None
+    return await why_not_signed(proposer.signer)

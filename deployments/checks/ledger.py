@@ -101,7 +101,13 @@ async def check_parked(bench: Bench) -> Found:
 async def check_stuck_transactions(bench: Bench) -> Found:
     """Nothing keeps transactions from being sent and mined."""
     return await bench.by_reason(
-        "nothing does", Code.FEE_CAP, Code.CANNOT_PAY, Code.PROPOSAL_REVERTS, Code.CHECKPOINT_REVERTS, Code.ROOT_CHANGED
+        "nothing does",
+        Code.FEE_CAP,
+        Code.CANNOT_PAY,
+        Code.KEY_CHANGED,
+        Code.PROPOSAL_REVERTS,
+        Code.CHECKPOINT_REVERTS,
+        Code.ROOT_CHANGED,
     )
 
 

@@ -104,12 +104,12 @@ async def pages_to_write(proposer: Proposer, report: CycleReport) -> list[Write]
     outside, now = report.outside, time.monotonic()
     head = outside.oracle.latest_block if outside is not None and outside.oracle is not None else None
     reasons = tuple((r.code, r.facts.get("request")) for r in report.reasons)
-    mark = (event, head, reasons, tuple(report.failed))
+    mark = (event, head, reasons, tuple(report.failed.items()))
     writes: list[Write] = []
     if outside is not None and _is_due(proposer, "status", mark, 0.0, STALE_SECONDS, now):
         situation = await desk.situation_of(proposer, outside)
         standing, why = await desk.standing(proposer, situation), await desk.explain(proposer, situation)
-        text = status_page(standing, why, proposer.settings.explorer_url)
+        text = status_page(standing, why, proposer.settings.explorer_url, report.failed)
         writes.append(Write("status", text, mark, over=False))
     if _is_due(proposer, "timeline", event, REDRAW_SECONDS, STALE_SECONDS, now):
         writes.append(Write("timeline", timeline_page(await history(proposer.ledger, HOURS, LIVES)), event))

@@ -1,6 +1,6 @@
 """The status page: what `proposer status` and `proposer explain` say, as it was at the end of a cycle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,12 +21,12 @@ _STATES = {
 }
 
 
-def status_page(standing: Standing, explanation: Explanation, explorer: str | None) -> str:
-    """Say where everything stands and why the next output is not settled yet."""
+def status_page(standing: Standing, explanation: Explanation, explorer: str | None, failed: Mapping[str, str]) -> str:
+    """Say where everything stands, why the next output is not settled yet, and what `failed` in a cycle, by stage."""
     shown, now = standing_json(standing), standing.situation.snapshot.now
     reasons = standing.situation.reasons()
     return paragraphs(
-        f"**{_headline(reasons)}**",
+        f"**{_headline(reasons, failed)}**",
         f"As of {utc(now)}.",
         _heads(shown, now),
         "## Requests",
@@ -36,16 +36,20 @@ def status_page(standing: Standing, explanation: Explanation, explorer: str | No
         _chain(explanation),
         "## Active reasons" if reasons else "",
         _reasons(reasons),
+        "## Failed in this cycle" if failed else "",
+        table(("stage", "error"), [(plain(stage), plain(error)) for stage, error in failed.items()]) if failed else "",
     )
 
 
-def _headline(reasons: Sequence[Reason]) -> str:
+def _headline(reasons: Sequence[Reason], failed: Mapping[str, str]) -> str:
     critical = [r for r in reasons if r.severity is Severity.CRITICAL]
     warnings = [r for r in reasons if r.severity is Severity.WARNING]
     if critical:
         return f"A person must act: {', '.join(sorted({r.code.value for r in critical}))}"
     if warnings:
         return f"Warning: {', '.join(sorted({r.code.value for r in warnings}))}"
+    if failed:
+        return f"Failed, and tried again in the next cycle: {', '.join(failed)}"
     return "All goes its way"
 
 

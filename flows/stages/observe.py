@@ -36,8 +36,8 @@ async def plainly(name: str, look: Callable[[], Awaitable[T]]) -> T:
 async def observe(proposer: Proposer, read: Read, *, afresh: bool = True) -> Outside:
     """Read everything a cycle decides on. What fails is None, with its error's text; nothing is raised.
 
-    All reads of the contract are pinned to one L1 block. Where not `afresh`, as between cycles, the server is not asked
-    again, and the contract only where L1 has another head than at the look before.
+    All reads of the contract are pinned to one L1 block. Where not `afresh`, as between cycles, a server that agreed is
+    not asked again, and the contract only where L1 has another head than at the look before.
     """
     errors: dict[str, str] = {}
     anchors = await proposer.ledger.anchors()
@@ -49,8 +49,9 @@ async def observe(proposer: Proposer, read: Read, *, afresh: bool = True) -> Out
         return node if at is None else await _with_root(proposer, node, at)
 
     async def server() -> ServerView | None:
-        if not afresh and proposer.last_server is not None:
-            return proposer.last_server
+        known = proposer.last_server
+        if not afresh and known is not None and not known.mismatches:
+            return known
         return await _try(errors, "server", read("validate-config", lambda: _server(proposer)))
 
     node, server_view, oracle = await asyncio.gather(

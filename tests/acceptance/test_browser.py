@@ -36,6 +36,15 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+async def _recorded(prefect: Prefect, name: str, state: str) -> None:
+    """Wait until a run has a state: a page that was opened before does not show it by itself."""
+
+    async def look() -> bool:
+        return (name, state) in {(run["name"], run["state"]["name"]) for run in await prefect.runs("prove")}
+
+    await eventually(f"{name} is {state}", look)
+
+
 async def test_a_person_sees_in_the_ui_what_was_done_and_why(
     start_devnet: StartDevnet,
     up: StartUp,
@@ -58,10 +67,12 @@ async def test_a_person_sees_in_the_ui_what_was_done_and_why(
     devnet.l2.advance_to(1200)
     runs = f"{ui}/runs"
     await witness.reached()
+    await _recorded(prefect, "range 1100→1150 · attempt 1", "WitnessGen")
     await page.go(runs)
     await page.shows("range 1100→1150 · attempt 1", "WitnessGen")
     witness.let_go()
     await proving.reached()
+    await _recorded(prefect, "range 1100→1150 · attempt 1", "Proving")
     await page.go(runs)
     await page.shows("range 1100→1150 · attempt 1", "Proving")
     proving.let_go()

@@ -68,8 +68,12 @@ async def test_a_dry_run_beside_a_ledger_shows_what_is_next_and_changes_nothing(
     assert all(run["name"].startswith("dry run · would plan 2 · would request 2") for run in first)
     tasks = await prefect.all("/task_runs/filter", {"flow_runs": {"id": {"any_": [first[0]["id"]]}}})
     assert "RequestQueuedProofs" in {task["name"].rpartition("-")[0] for task in tasks}
-    said = "\n".join(await prefect.log(first[0]["id"]))
-    assert f"POST {devnet.prover_url}/request_span_proof {{'start': 1100, 'end': 1150}}" in said
+    post = f"POST {devnet.prover_url}/request_span_proof {{'start': 1100, 'end': 1150}}"
+
+    async def said() -> bool:
+        return post in "\n".join(await prefect.log(first[0]["id"]))
+
+    await eventually(post, said, alive=dry)
 
     shown = await _plan(dry, "--json")
     assert shown.returncode == 0, shown.stderr

@@ -4,15 +4,17 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from infra.devnet.signer import SignerStandIn
 from tests.acceptance.helpers import QUICK, Up, eventually, free_port, settled
 from tests.acceptance.prefect_servers import ServerByScript
+from tests.blocks.loopback import Server
 from tests.devnets import StartDevnet
 from tests.infra.production import DOCKER, compose, with_path
 
@@ -52,10 +54,24 @@ def prefect_with_password(tmp_path: Path, secrets: Path) -> Iterator[ServerByScr
     sys.stdout.write(server.output[-3000:])
 
 
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Server]:
+    """Where alerts are posted to."""
+    async with Server() as made:
+        yield made
+
+
 async def test_the_services_of_compose_settle_an_output(
-    start_devnet: StartDevnet, tmp_path: Path, secrets: Path, prefect_with_password: ServerByScript
+    start_devnet: StartDevnet,
+    tmp_path: Path,
+    secrets: Path,
+    prefect_with_password: ServerByScript,
+    receiver: Server,
 ) -> None:
-    """With a password between them; nobody without it gets in, and Prefect's database has no key beside the blocks."""
+    """With a password between them; nobody without it gets in, and Prefect's database has no key beside the blocks.
+
+    The account holds less than it should, and somebody is told.
+    """
     server = prefect_with_password
     devnet = await start_devnet()
     signer = SignerStandIn(devnet.proposer_key, 31337)
@@ -65,6 +81,7 @@ async def test_the_services_of_compose_settle_an_output(
     for name, value in environment.items():
         if (secret := name.lower().replace("_", "-")) in compose()["secrets"]:
             _write(secrets, secret, value)
+    _write(secrets, "alert-webhook", f"{receiver.plain}/hook")
     plain = {n: v for n, v in environment.items() if n.lower().replace("_", "-") not in compose()["secrets"]}
     up = Up(
         tmp_path / "home",
@@ -72,6 +89,7 @@ async def test_the_services_of_compose_settle_an_output(
             **_given("proposer", secrets),
             **plain,
             **QUICK,
+            "MIN_BALANCE": "1000000",
             "PREFECT_API_URL": server.api_url,
             "METRICS_PORT": str(free_port()),
             "METRICS_ADDR": "127.0.0.1",
@@ -90,6 +108,11 @@ async def test_the_services_of_compose_settle_an_output(
                 return any(run["state"]["type"] == "COMPLETED" for run in answer.json())
 
             await eventually("a cycle is recorded", cycles, alive=up)
+
+        async def told() -> bool:
+            return any(b"low-balance" in body for _, path, body in receiver.seen if path.startswith("/hook"))
+
+        await eventually("the low balance is told", told, alive=up)
         assert await up.terminate() == 0
     finally:
         up.kill()

@@ -4,13 +4,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
+from blocks.signer import LocalSigner
 from flows import desk
 from flows.context import Proposer
 from flows.orders import obey
 from flows.transactions import tend
 from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
+from infra.devnet.anvil import account_key
 from proposer.errors import UnknownRequest
 from proposer.explain import Explanation
 from proposer.orders import OrderKind
@@ -331,6 +334,20 @@ async def test_the_account_is_busy_with_another_transaction(devnet: Devnet, make
         await connection.commit()
     found = await explained(proposer, request=ready.id)
     assert codes(found) == [Code.AGGREGATION_UNDER_WAY, Code.SIGNER_BUSY]
+
+
+async def test_the_key_of_a_transaction_that_is_not_mined_was_changed(
+    devnet: Devnet, make_proposer: MakeProposer
+) -> None:
+    """Its fee cannot be raised, so it is not said that this happens by itself."""
+    proposer = await make_proposer(devnet, resubmission_timeout=0.001)
+    await aggregation(proposer, Status.COMPLETE)
+    await stand_still(devnet)
+    await cycle(proposer)
+    _, key = account_key(3)
+    proposer.signer = LocalSigner(private_key=SecretStr(key))
+    found = await explained(proposer)
+    assert codes(found) == [Code.AGGREGATION_UNDER_WAY, Code.PROPOSAL_PENDING, Code.KEY_CHANGED]
 
 
 async def test_the_account_cannot_pay(devnet: Devnet, make_proposer: MakeProposer) -> None:

@@ -77,7 +77,7 @@ async def test_each_step_to_a_settled_output_is_shown_before_it_is_done(
     await due_now(proposer)
     looks = await _dry(dry, devnet, database_url)
     assert [sentence.rpartition(" range ")[0] for sentence in looks.did] == ["would ask for the status of"] * 2
-    await _proven(proposer)
+    await _proven(proposer, devnet)
 
     planned = await _dry(dry, devnet, database_url)
     assert planned.did[0] == "would plan aggregation 1000→1100 of 2 proofs"
@@ -107,13 +107,14 @@ async def test_each_step_to_a_settled_output_is_shown_before_it_is_done(
     assert [s for s in pending.did if "propose transaction" in s], pending.did
 
 
-async def _proven(proposer: Proposer) -> None:
-    """Collect both range proofs, and do nothing else."""
+async def _proven(proposer: Proposer, devnet: Devnet) -> None:
+    """Collect both range proofs, and do nothing else; L1 goes on, so that there is a block to anchor them to."""
     async with asyncio.timeout(20):
         while len(await with_status(proposer, Status.COMPLETE)) < 2:
             await due_now(proposer)
             await proving.look(proposer)
             await asyncio.sleep(0.05)
+    await devnet.anvil.mine(3)
 
 
 async def _then_sent(proposer: Proposer, devnet: Devnet, call: object, purpose: Purpose) -> None:
@@ -145,7 +146,7 @@ async def test_without_an_account_everything_but_the_simulation_is_shown(
     proposer = await make_proposer(devnet)
     await cycle(proposer)
     await answered(proposer)
-    await _proven(proposer)
+    await _proven(proposer, devnet)
     report = await _dry(_without_key(proposer, read_only, None), devnet, database_url)
     assert Code.NOT_APPROVED not in {reason.code for reason in report.reasons}
     (call,) = report.would

@@ -1,5 +1,7 @@
 """What a look reads of L1."""
 
+from dataclasses import replace
+
 from flows.stages import observe
 from infra.devnet import Devnet
 from tests.devnets import StartDevnet
@@ -27,3 +29,19 @@ async def test_a_look_between_cycles_reads_the_contract_once_per_l1_block(
     assert first.oracle is not None
     assert again.oracle is not None
     assert again.oracle.at.number == first.oracle.at.number + 1
+
+
+async def test_a_server_that_agreed_is_not_asked_between_cycles_and_one_that_did_not_is(
+    devnet: Devnet, make_proposer: MakeProposer
+) -> None:
+    """What was repaired is noticed at once, however far the next cycle is."""
+    proposer = await make_proposer(devnet)
+    agreed = (await observe.observe(proposer, observe.plainly)).server
+    assert agreed is not None
+    asked = devnet.traps.counts["prover.config.answered"]
+    assert asked
+    proposer.last_server = agreed
+    await observe.observe(proposer, observe.plainly, afresh=False)
+    assert devnet.traps.counts["prover.config.answered"] == asked
+    proposer.last_server = replace(agreed, agg_vkey_valid=False)
+    assert (await observe.observe(proposer, observe.plainly, afresh=False)).server == agreed

@@ -29,10 +29,17 @@ SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<img src=x onerror=alert(1)> | [click](javascript:x) `a` *b*\n# title"
 
 
-def page(seen: Snapshot, *, explorer: str | None = None, paused: Order | None = None, **changes: Any) -> str:
+def page(
+    seen: Snapshot,
+    *,
+    explorer: str | None = None,
+    paused: Order | None = None,
+    failed: dict[str, str] | None = None,
+    **changes: Any,
+) -> str:
     found = situation(seen, **changes)
     standing = Standing(name="proposer", contract="0xc0", situation=found, paused=paused, orders=[], block_seconds=2)
-    return status_page(standing, explain_next(found), explorer)
+    return status_page(standing, explain_next(found), explorer, failed or {})
 
 
 def life(number: int, *steps: Step, kind: Kind = Kind.RANGE, run: str | None = "run-id") -> Life:
@@ -57,6 +64,14 @@ ALL = (Status.UNREQ, Status.WITNESSGEN, Status.PROVING, Status.COMPLETE, Status.
 
 
 # -- the status page
+
+
+def test_the_status_names_the_stages_that_failed() -> None:
+    """A cycle that failed does not say that all goes its way."""
+    text = page(snapshot(finalized=30, contract=oracle(0)), failed={"SubmitAggProofs": "no answer | within 10 s"})
+    assert text.startswith("**Failed, and tried again in the next cycle: SubmitAggProofs**")
+    (row,) = [line for line in text.splitlines() if line.startswith("| SubmitAggProofs |")]
+    assert "no answer" in row
 
 
 def test_the_status_says_the_heads_the_lag_the_requests_and_when() -> None:
