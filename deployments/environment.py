@@ -205,6 +205,7 @@ def client_environment(environment: Environment) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         **{name: secret.get_secret_value() for name, secret in environment.prefect_credentials.items()},
         "PREFECT_CLIENT_MAX_RETRIES": os.environ.get("PREFECT_CLIENT_MAX_RETRIES", "3"),
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
     }
 
 

@@ -42,16 +42,13 @@ from flows.prove import is_of_a_request, prove
 log = logging.getLogger("proposer.runner")
 
 WAKE_TAG = "woken"
-QUERY_SECONDS = 2.0
-"""Between two questions for due runs. Wake-ups do not wait for it: a cycle or a run started by hand does."""
 SKIPPED_AT_ONCE = 10
 """Overdue cycles closed in one poll: after an outage there are hundreds, and the newest must not wait for them."""
 
 
 def query_seconds() -> float:
-    """Return how often to ask for due runs: where set, as PREFECT_WORKER_QUERY_SECONDS tells Prefect's own workers."""
-    worker = get_current_settings().worker
-    return worker.query_seconds if "query_seconds" in worker.model_fields_set else QUERY_SECONDS
+    """Return how often to ask for due runs. Wake-ups do not wait for it: a run by hand or by the schedule does."""
+    return get_current_settings().worker.query_seconds
 
 
 @dataclass(frozen=True, slots=True)
