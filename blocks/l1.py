@@ -253,6 +253,7 @@ class L1Chain(Outside, Block):
         failures: list[EndpointDown] = []
         unusable: WrongChain | BadReply | None = None
         unknown: OutcomeUnknown | None = None
+        refused: RpcError | None = None
         for client in self._rpc.clients:
             try:
                 await self._rpc.admit(client)
@@ -263,8 +264,12 @@ class L1Chain(Outside, Block):
                 unusable = error
             except OutcomeUnknown as error:
                 unknown = error
+            except RpcError as error:  # such as a node without a pool, or with a full one; another may take it
+                refused = error
         if unknown is not None:
             raise unknown
+        if refused is not None:
+            raise refused
         if unusable is not None:
             raise unusable
         raise all_down(failures)

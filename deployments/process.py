@@ -254,6 +254,8 @@ class Process:
         finally:
             mirroring.cancel()
             telling.cancel()
+            if self._proposer.publishing is not None:
+                self._proposer.publishing.cancel()
             self._runner = self._mirror = self._proposer.prefect = None  # their client is closed now
             self._prefect_answers = False
 

@@ -70,8 +70,9 @@ class Proposer:
     unknown_since: dict[int, datetime] = field(default_factory=dict[int, datetime])
     """Since when the server has said, look after look, that it does not know a request's id."""
     last_server: ServerView | None = None
-    last_oracle: OracleView | None = None
     """The server's answer to `validate_config` in the last cycle."""
+    last_oracle: OracleView | None = None
+    """The contract at the L1 head of the last look."""
     tended_at: bytes | None = None
     """The L1 head at which every unsettled transaction was last looked at."""
     pruned_at: float = -inf

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from flows.context import Proposer
 from proposer.errors import ProposerError
+from proposer.polling import LEAST_RANGE_PROOF_BYTES
 from proposer.requests import ProofRequest
 
 log = logging.getLogger("proposer.members")
@@ -24,7 +25,7 @@ async def compare_members(proposer: Proposer, aggregation: ProofRequest) -> None
         except ProposerError as error:
             log.info("%s cannot be compared with the server's: %s", member, error)
             continue
-        if proof and sha256(proof).digest() != member.proof_digest:
+        if proof and len(proof) >= LEAST_RANGE_PROOF_BYTES and sha256(proof).digest() != member.proof_digest:
             async with proposer.write() as writer:
                 await writer.replace_proof(member.id, proof)
             log.warning("%s: the stored proof was not the server's and is replaced", member)

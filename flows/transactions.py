@@ -106,7 +106,7 @@ async def why_not_free(proposer: Proposer, sender: str, nonce: int) -> tuple[Rea
     if pending is not None:
         return busy(pending), []
     settled = await proposer.ledger.settled_from(sender, nonce)
-    gone = [*(t for t in unsettled if t.nonce >= nonce), *settled]
+    gone = [*(t for t in unsettled if t.sender == sender and t.nonce >= nonce), *settled]
     return reorganised(gone[0]) if gone else None, settled
 
 
@@ -170,7 +170,8 @@ async def _tend(proposer: Proposer, tx: L1Transaction, head: L1Ref, report: Stag
         case Record(status, receipt):
             report.did.append(await _record(proposer, tx, status, receipt))
         case Replace(action):
-            await _sign_again(proposer, tx, action, better, report)
+            if not await _sign_again(proposer, tx, action, better, report):
+                await _rebroadcast(proposer, tx, report, raise_price=False)
         case Bump():
             why = f"not mined after {proposer.settings.resubmission_timeout:.0f} s"
             if not await _sign_again(proposer, tx, tx.newest.action, why, report):

@@ -45,9 +45,9 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
             if r.range.start >= head
         ),
     ]
-    tip = (
-        min(snapshot.finalized.number, head + HORIZON * snapshot.settings.max_block_range) if snapshot.finalized else 0
-    )
+    required = snapshot.next_required(head)
+    horizon = max(head + HORIZON * snapshot.settings.max_block_range, required)
+    tip = min(snapshot.finalized.number, horizon) if snapshot.finalized else 0
     tiling = tile(head, tip, pieces)
     moves += [
         Move(r.id, r.status, Status.CANCELLED, "its blocks are proven by others", Failure.SUPERSEDED)
@@ -55,7 +55,6 @@ def plan_ranges(snapshot: Snapshot, may_request: bool) -> Plan:
         if r.id not in moved and r.id not in tiling.used and r.status in {Status.UNREQ, Status.PARKED}
     ]
     reasons = [*_l1_is_late(snapshot, oracle), *_node_is_late(snapshot)]
-    required = snapshot.next_required(head)
     if snapshot.finalized is not None and snapshot.finalized.number < required:
         reasons.append(_waiting_for_finality(snapshot.finalized.number, required))
     wanted = list(_cut_gaps(snapshot, tiling.gaps, head, tip, reasons))

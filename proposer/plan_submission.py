@@ -37,6 +37,10 @@ def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
     best = max((r for r in ready if r.id not in lacking), key=lambda r: (r.range.end, -r.id), default=None)
     if best is None and ready:
         return Submission(reasons=(_checkpoint_lost(ready[0]),))
+    # one that is mined and has not moved the head has reverted: it is not sent again before that is final
+    again = next((t for t in proposals if best is not None and t.request == best.id), None)
+    if again is not None:
+        return Submission(reasons=(_proposal_pending(again),))
     return Submission(best.id if best else None)
 
 
@@ -71,6 +75,9 @@ _ABOUT_THE_MOMENT = (
     "RouteIsFrozen",
     "RouteNotFound",
     "WrongVerifierSelector",
+    # the verifiers name what they refuse: this is a contract that has changed, or a node that hides the name
+    "without data",
+    "invalid opcode",
 )
 """Parts of the contract's reverts that time, its owner, or a re-plan will lift."""
 

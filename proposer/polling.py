@@ -9,6 +9,8 @@ from proposer.requests import Failure, ProofRequest
 LOOKS_WHILE_USUAL = 20
 """Looks at a request in the time in which proofs of its kind usually come, as far as one a second allows fewer."""
 LEAST_WAIT_SECONDS = 0.25
+LEAST_RANGE_PROOF_BYTES = 64
+"""A compressed range proof has a megabyte; what is shorter than two words is something else."""
 
 
 class Fulfillment(IntEnum):

@@ -123,9 +123,9 @@ def _next(
         status=status,
         parent=failed.id,
         next_attempt_at=at,
-        # refused: a newer one is tried
+        # refused: a newer checkpoint is tried, and the root is asked for anew, which no request to the prover contains
         checkpoint=None if failure is Failure.REFUSED_BY_CONTRACT else failed.checkpoint,
-        output_root=failed.output_root,
+        output_root=None if failure is Failure.REFUSED_BY_CONTRACT else failed.output_root,
         unknown_outcomes=failed.unknown_outcomes + unknown if over == failed.range else 0,
         members=failed.members,
         why=why,

@@ -13,6 +13,8 @@ from proposer.snapshot import NodeView, OracleView, Outside, ServerView, next_re
 DEADLINE_SECONDS = 12
 """A hanging endpoint may hold up a cycle for this long and no longer."""
 
+KEPT_SECONDS = 86_400
+"""At least so long proofs are kept that are settled, however soon the contract's outputs are final."""
 PRUNE_SECONDS = 600.0
 """Between two deletions of proofs that are not needed any more: it reads every proof's row, a look reads none."""
 
@@ -52,7 +54,9 @@ async def observe(proposer: Proposer, read: Read, *, afresh: bool = True) -> Out
         known = proposer.last_server
         if not afresh and known is not None and not known.mismatches:
             return known
-        return await _try(errors, "server", read("validate-config", lambda: _server(proposer)))
+        said = await _try(errors, "server", read("validate-config", lambda: _server(proposer)))
+        # no answer takes back that the two differ
+        return known if said is None and known is not None and known.mismatches else said
 
     node, server_view, oracle = await asyncio.gather(
         _try(errors, "node", read("read-l2-node", lambda: node_beside(asyncio.shield(oracle_look)))),
@@ -71,8 +75,8 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
             await writer.fill_l1_heads(outside.oracle.at)
             await writer.stop_looking_below(outside.oracle.latest_block)
             if time.monotonic() - proposer.pruned_at > PRUNE_SECONDS:
-                # no output older than this can be deleted from the contract, so no proof below it is needed again
-                await writer.prune_proofs(outside.oracle.finalization_period)
+                # neither the contract's owner nor a reorg takes an older output away: no proof below is needed again
+                await writer.prune_proofs(max(outside.oracle.finalization_period, KEPT_SECONDS))
                 proposer.pruned_at = time.monotonic()
             required = next_required(outside.oracle.latest_block, proposer.settings, outside.oracle)
             if await writer.finalized() >= required:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from blocks.prover import UnknownProof
 from flows.context import Proposer
 from proposer.errors import BadReply, EndpointDown, ProposerError, RateLimited, RequestRefused
-from proposer.polling import Ended, ProofStatus, Proven, judge, next_look
+from proposer.polling import LEAST_RANGE_PROOF_BYTES, Ended, ProofStatus, Proven, judge, next_look
 from proposer.requests import Failure, Kind, ProofRequest, Status
 from proposer.retry import successors
 
@@ -17,8 +17,6 @@ log = logging.getLogger("proposer.proving")
 
 CONCURRENCY = 50
 """Looks of one round under way at the same time."""
-LEAST_RANGE_PROOF_BYTES = 64
-"""A compressed range proof has a megabyte; what is shorter than two words is something else."""
 PATIENCE_SECONDS = 2.0
 """How long a round is waited for: a look that hangs goes on by itself and holds up nothing else."""
 

@@ -99,6 +99,7 @@ class ServerByScript:
         try:
             await_answer(self.api_url, lambda: process.poll() is None)
         except AssertionError as error:
+            self.stop()
             raise AssertionError(f"{error}:\n{self.output[-3000:]}") from None
         return self
 

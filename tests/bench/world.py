@@ -68,10 +68,10 @@ class World(Stack):
 
     async def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._postgres = self._stack.enter_context(Postgres(self.folder / "postgres"))
         self.prefect = SessionServer(self.folder / "prefect-server")
         self._stack.push_async_callback(asyncio.to_thread, self.prefect.stop)
         starting = asyncio.create_task(asyncio.to_thread(self.prefect.start))
-        self._postgres = self._stack.enter_context(Postgres(self.folder / "postgres"))
         await starting
         self.api = Prefect(self.prefect.api_url)
         self._stack.push_async_callback(self.api.aclose)

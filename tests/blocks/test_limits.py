@@ -17,7 +17,7 @@ from blocks.http import MAX_PAUSE_SECONDS, endpoints
 from blocks.l1 import L1Chain, Sent
 from blocks.op_node import OpNode
 from blocks.prover import Accepted, SuccinctServer
-from blocks.rpc import ADMITTED_SECONDS, REST_SECONDS, Failover
+from blocks.rpc import ADMITTED_SECONDS, REST_SECONDS, Failover, RpcError
 from proposer.errors import BadReply, EndpointDown, ProposerError, RateLimited, WrongChain
 from proposer.ranges import BlockRange
 from tests.blocks.loopback import KEY, Say, Server, members
@@ -153,6 +153,18 @@ async def test_reads_and_sends_pause_together(server: Server, clock: Clock) -> N
         assert await limited(l1.balance(ADDRESS)) == 60
     assert counted(server, "eth_sendRawTransaction") == 1
     assert counted(server, "eth_getBalance") == 1
+
+
+async def test_what_one_url_refuses_in_unknown_words_the_next_may_take(server: Server, second: Server) -> None:
+    """A node without a pool, or with a full one, keeps no transaction from L1; when none takes it, it says why."""
+    full = {"error": {"code": -32000, "message": "txpool is full"}}
+    server.rpc(lambda method, _: "0x1" if method == "eth_chainId" else full)
+    second.rpc(lambda method, _: "0x1" if method == "eth_chainId" else TX)
+    async with L1Chain(urls=f"{server.url},{second.url}", expected_chain_id=1) as l1:
+        assert await l1.send_raw(b"\2") is Sent.ACCEPTED
+        second.rpc(lambda method, _: "0x1" if method == "eth_chainId" else full)
+        with pytest.raises(RpcError, match="txpool is full"):
+            await l1.send_raw(b"\2")
 
 
 async def test_the_next_url_serves_during_a_pause(server: Server, second: Server, clock: Clock) -> None:

@@ -65,10 +65,10 @@ class World(Stack):
     async def _start(self) -> None:
         folder = self.options.folder
         folder.mkdir(parents=True, exist_ok=True)
+        database = self._stack.enter_context(Postgres(folder / "postgres")).url
         self.prefect = SessionServer(folder / "prefect-server")
         self._stack.push_async_callback(asyncio.to_thread, self.prefect.stop)
         server_starts = asyncio.create_task(asyncio.to_thread(self.prefect.start))
-        database = self._stack.enter_context(Postgres(folder / "postgres")).url
         self.devnet = await self._stack.enter_async_context(Devnet(self._devnet()))
         self.proxy = PostgresProxy.before(database, traps=self.devnet.traps)
         await self.proxy.open()

@@ -335,6 +335,7 @@ def test_the_client_uses_our_own_server_and_sends_no_telemetry(tmp_path: Path) -
     )
     assert client["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
     assert client["PREFECT_HOME"] == str(tmp_path / "prefect")
+    assert client["PREFECT_WORKER_QUERY_SECONDS"] == "2"
     assert client["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert client["DO_NOT_TRACK"] == "1"
 

@@ -6,7 +6,7 @@ _COPY = """
 INSERT INTO automation (name, description, enabled, trigger, actions, actions_on_trigger, actions_on_resolve, tags)
 SELECT replace(name, %(of)s, 'imagined-' || n), description, enabled,
        replace(replace(trigger::text, %(of)s, 'imagined-' || n), trigger->>'id', gen_random_uuid()::text)::jsonb,
-       actions, actions_on_trigger, actions_on_resolve, tags
+       actions, actions_on_trigger, actions_on_resolve, replace(tags::text, %(of)s, 'imagined-' || n)::jsonb
 FROM automation, generate_series(1, %(many)s) AS n
 WHERE name LIKE 'op-succinct/' || %(of)s || '/%%'
 """

@@ -45,3 +45,16 @@ async def test_a_server_that_agreed_is_not_asked_between_cycles_and_one_that_did
     assert devnet.traps.counts["prover.config.answered"] == asked
     proposer.last_server = replace(agreed, agg_vkey_valid=False)
     assert (await observe.observe(proposer, observe.plainly, afresh=False)).server == agreed
+
+
+async def test_no_answer_takes_back_a_mismatch(devnet: Devnet, make_proposer: MakeProposer) -> None:
+    """Requests stay paused while the server is away: what answers next may still be the old one."""
+    proposer = await make_proposer(devnet)
+    agreed = (await observe.observe(proposer, observe.plainly)).server
+    assert agreed is not None
+    proposer.last_server = differs = replace(agreed, range_vkey_valid=False)
+    await devnet.prover.stop()
+    for afresh in (True, False):
+        silent = await observe.observe(proposer, observe.plainly, afresh=afresh)
+        assert silent.server == differs
+        assert "server" in silent.errors

@@ -7,8 +7,8 @@ from flows.orders import obey
 from infra.devnet import Devnet
 from proposer.orders import OrderKind
 from proposer.reasons import Code
-from proposer.requests import Failure, Status
-from tests.flows.conftest import MakeProposer, cycle, every_request
+from proposer.requests import Failure, Kind, Status
+from tests.flows.conftest import MakeProposer, cycle, every_request, until
 
 
 async def test_a_cancelled_request_is_parked_and_retried_by_order(devnet: Devnet, make_proposer: MakeProposer) -> None:
@@ -67,3 +67,28 @@ async def test_an_order_without_what_it_is_about_is_refused(devnet: Devnet, make
     for kind, request in ((OrderKind.RETRY, None), (OrderKind.PAUSE, 1)):
         with pytest.raises(IntegrityError, match="ck_operator_orders_about"):
             await proposer.ledger.give_order(kind, request, "alice", "why")
+
+
+async def test_a_proof_that_is_there_is_given_up_by_order(devnet: Devnet, make_proposer: MakeProposer) -> None:
+    """Its blocks are asked for anew; one whose proposal is on its way is not given up."""
+    proposer = await make_proposer(devnet)
+
+    async def aggregated() -> bool:
+        return any(r.kind is Kind.AGG and r.status is Status.COMPLETE for r in await every_request(proposer))
+
+    await until(proposer, aggregated)
+    (ready,) = [r for r in await every_request(proposer) if r.kind is Kind.AGG]
+    await proposer.ledger.give_order(OrderKind.CANCEL, ready.id, "alice", "the root is wrong")
+    await obey(proposer)
+    given_up = await proposer.ledger.request(ready.id)
+    assert (given_up.status, given_up.failure) == (Status.CANCELLED, Failure.CANCELLED_BY_OPERATOR)
+
+    async def proposed() -> bool:
+        return any(t.may_propose for t in await proposer.ledger.transactions(unsettled=True))
+
+    await until(proposer, proposed)
+    (next_one,) = [r for r in await every_request(proposer) if r.kind is Kind.AGG and r.id != ready.id]
+    assert (next_one.range, next_one.status) == (ready.range, Status.COMPLETE)
+    late = await proposer.ledger.give_order(OrderKind.CANCEL, next_one.id, "alice", "too late")
+    await obey(proposer)
+    assert (await proposer.ledger.order(late)).outcome == "nothing to cancel: it is COMPLETE"

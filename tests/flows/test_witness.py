@@ -56,7 +56,7 @@ async def test_a_request_cut_off_waits_out_its_time(
 ) -> None:
     """It may have been paid: it stays in witness generation and is asked once more after the server's own limit."""
     devnet = await _one_range(start_devnet, Fault.model_validate({"kind": kind, "block": 1010, "first": 1}))
-    proposer = await make_proposer(devnet, witness_gen_timeout=1)
+    proposer = await make_proposer(devnet, witness_gen_timeout=3)
     await cycle(proposer)
     await answered(proposer)
     cut = (await every_request(proposer))[0]

@@ -63,6 +63,13 @@ def test_planning_ahead_is_bounded() -> None:
     assert inserted(made)[-1] == f"{10 * HORIZON - 10}→{10 * HORIZON}"
 
 
+def test_planning_ahead_reaches_the_next_output() -> None:
+    """However far the contract's interval is beyond what is planned ahead otherwise."""
+    far = 10 * HORIZON + 500
+    snap = snapshot(contract=oracle(0, submission_interval=far), finalized=10**9)
+    assert plan_ranges(snap, may_request=True).inserts[-1].range.end >= far
+
+
 def test_a_paused_proposer_plans_nothing_but_follows_the_head() -> None:
     snap = snapshot([request(1, 0, 10, Status.COMPLETE), request(2, 5, 15)], contract=oracle(10), finalized=40)
     made = plan_ranges(snap, may_request=False)

@@ -6,7 +6,7 @@ import pytest
 
 from proposer.intents import Submission
 from proposer.l1_transactions import Purpose, TxStatus
-from proposer.plan_submission import plan_submission
+from proposer.plan_submission import blames_the_proof, plan_submission
 from proposer.reasons import Code
 from proposer.requests import ProofRequest, Status
 from proposer.snapshot import Anchor
@@ -99,3 +99,18 @@ def test_a_checkpoint_under_way_does_not_hold_up_a_proposal() -> None:
 def test_what_the_l2_node_says_does_not_matter_here() -> None:
     """Settlement goes on while the node is away."""
     assert choice(READY, finalized=None) == Submission(9)
+
+
+def test_one_that_was_mined_and_moved_nothing_is_not_sent_again_before_that_is_final() -> None:
+    """It has reverted in its block: its proof may not be to blame, but each of these costs its gas."""
+    mined = transaction(status=TxStatus.MINED, block=L1Block(100), request=READY.id)
+    made = choice(READY, transactions=[mined])
+    assert made.request is None
+    assert [reason.code for reason in made.reasons] == [Code.PROPOSAL_PENDING]
+
+
+@pytest.mark.parametrize("revert", ["execution reverted without data", "invalid opcode"])
+def test_a_revert_without_a_name_blames_no_proof(revert: str) -> None:
+    """The contract was upgraded, or the node hides the name: another proof would meet the same."""
+    assert not blames_the_proof(revert)
+    assert blames_the_proof("InvalidProof")

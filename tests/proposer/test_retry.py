@@ -84,9 +84,11 @@ def test_an_aggregation_keeps_its_members_root_and_checkpoint() -> None:
 
 def test_an_aggregation_refused_by_the_contract_wants_a_newer_checkpoint() -> None:
     """It was paid for, so it counts as an attempt."""
-    failed = aggregation(9, 0, 20, Status.COMPLETE, members=(1, 2), checkpoint=CHECKPOINT)
+    root = b"\x0f" * 32
+    failed = aggregation(9, 0, 20, Status.COMPLETE, members=(1, 2), checkpoint=CHECKPOINT, output_root=root)
     (new,) = successors(failed, Failure.REFUSED_BY_CONTRACT, POLICY, NOW)
     assert (new.checkpoint, new.attempt) == (None, 2)
+    assert new.output_root is None, "the root may be what was refused: the node is asked anew"
 
 
 def test_an_aggregation_refused_by_the_program_is_the_planners_to_carry_on() -> None:

@@ -14,7 +14,7 @@ from flows.pages import publish as publishing
 from flows.pages.publish import REDRAW_SECONDS, STALE_SECONDS, artifact_key, pages_to_write, publish
 from infra.devnet import Devnet
 from proposer.requests import Status
-from tests.flows.conftest import MakeProposer, answered, cycle, until, with_status
+from tests.flows.conftest import MakeProposer, answered, cycle, every_request, until, with_status
 
 
 async def written(proposer: Proposer, report: Any, seconds_ago: float = 0.0) -> list[str]:
@@ -33,6 +33,8 @@ async def test_every_page_is_written_once_and_again_when_it_changed(
     proposer = await make_proposer(devnet)
     assert await written(proposer, await cycle(proposer)) == ["status", "timeline", "cost"]
     await answered(proposer)
+    async with proposer.write() as writer:
+        await writer.note((await every_request(proposer))[0].id, "something happened")
     report = await cycle(proposer)
     assert await written(proposer, report, REDRAW_SECONDS) == ["status"]
     for name in ("timeline", "cost"):
