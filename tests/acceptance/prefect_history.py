@@ -68,10 +68,14 @@ class History:
         return self._one(f"SELECT count(*) FROM flow_run WHERE end_time IS NOT NULL AND flow_id = ({flow})")
 
     def overdue(self, run_days: float, event_days: float) -> int:
-        """Count the runs that ended, and the events that occurred, more than so many days ago."""
+        """Count what runs that are gone have left, and runs and events that ended more than so many days ago."""
         runs = f"SELECT count(*) FROM flow_run WHERE end_time < datetime('now', '-{run_days} days')"
         events = f"SELECT count(*) FROM events WHERE occurred < datetime('now', '-{event_days} days')"
-        return self._one(f"SELECT ({runs}) + ({events})")
+        left = (
+            f"SELECT count(*) FROM {table} WHERE flow_run_id NOT IN (SELECT id FROM flow_run)"  # NULL is no such row
+            for table in ("log", "artifact")
+        )
+        return self._one("SELECT " + " + ".join(f"({count})" for count in (runs, events, *left)))
 
     def keep_as_sample(self) -> None:
         """Set what is there aside as the sample that copies are made of, without runs that are still to come."""

@@ -28,7 +28,10 @@ EVENTS = ("events", "event_resources")
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerByScript]:
     """A Prefect server with the shipped retention, whose vacuum looks often; not started."""
-    often = {"PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "2"}
+    often = {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ORPHAN_CLEANUP_LOOP_SECONDS": "2",
+    }
     script = ServerByScript(tmp_path, {**RETENTION, **often})
     yield script
     script.stop()
@@ -117,7 +120,6 @@ async def _vacuumed(server: ServerByScript, history: History, ago: int) -> None:
             return not history.overdue(ago + DAYS, ago + EVENT_DAYS)
 
         await eventually("the vacuum is done", done, seconds=1200, every=2)
-        await asyncio.sleep(4)  # the logs of the last runs follow them
     finally:
         server.stop()
 
