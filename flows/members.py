@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from flows.context import Proposer
 from proposer.errors import ProposerError
-from proposer.polling import LEAST_RANGE_PROOF_BYTES
+from proposer.polling import plausible
 from proposer.requests import ProofRequest
 
 log = logging.getLogger("proposer.members")
@@ -21,11 +21,11 @@ async def compare_members(proposer: Proposer, aggregation: ProofRequest) -> None
         if member.prover_id is None:
             continue  # a mock proof came with the answer
         try:
-            proof = (await proposer.server.status(member.prover_id)).proof
+            proof = plausible(member, await proposer.server.status(member.prover_id)).proof
         except ProposerError as error:
             log.info("%s cannot be compared with the server's: %s", member, error)
             continue
-        if proof and len(proof) >= LEAST_RANGE_PROOF_BYTES and sha256(proof).digest() != member.proof_digest:
+        if proof and sha256(proof).digest() != member.proof_digest:
             async with proposer.write() as writer:
                 await writer.replace_proof(member.id, proof)
             log.warning("%s: the stored proof was not the server's and is replaced", member)

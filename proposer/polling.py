@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-from proposer.requests import Failure, ProofRequest
+from proposer.errors import BadReply
+from proposer.requests import Failure, Kind, ProofRequest
 
 LOOKS_WHILE_USUAL = 20
 """Looks at a request in the time in which proofs of its kind usually come, as far as one a second allows fewer."""
@@ -102,3 +103,13 @@ def next_look(request: ProofRequest, usual: Usual | None, look_interval: float, 
         else:
             wait = (age - usual.slow) / 10
     return now + timedelta(seconds=min(max(wait, least), look_interval))
+
+
+def plausible(request: ProofRequest, status: ProofStatus) -> ProofStatus:
+    """Refuse what is too short to be a range proof; the next look may well deliver it. An empty one is judged.
+
+    Raises `BadReply`.
+    """
+    if request.kind is Kind.RANGE and status.proof and len(status.proof) < LEAST_RANGE_PROOF_BYTES:
+        raise BadReply(f"the server says fulfilled and delivers {len(status.proof)} bytes: that is no range proof")
+    return status

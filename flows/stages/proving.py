@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from blocks.prover import UnknownProof
 from flows.context import Proposer
 from proposer.errors import BadReply, EndpointDown, ProposerError, RateLimited, RequestRefused
-from proposer.polling import LEAST_RANGE_PROOF_BYTES, Ended, ProofStatus, Proven, judge, next_look
-from proposer.requests import Failure, Kind, ProofRequest, Status
+from proposer.polling import Ended, Proven, judge, next_look, plausible
+from proposer.requests import Failure, ProofRequest, Status
 from proposer.retry import successors
 
 log = logging.getLogger("proposer.proving")
@@ -89,7 +89,7 @@ async def _look(proposer: Proposer, due: Sequence[ProofRequest], said: list[str]
 async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> str | None:
     assert request.prover_id is not None  # only rows with an id are due
     try:
-        status = _plausible(request, await proposer.server.status(request.prover_id))
+        status = plausible(request, await proposer.server.status(request.prover_id))
     except UnknownProof as error:
         return await _unknown_to_server(proposer, request, error, now)
     except (RequestRefused, BadReply) as error:
@@ -105,13 +105,6 @@ async def _look_at(proposer: Proposer, request: ProofRequest, now: datetime) -> 
             return await give_up(proposer, request, failure, text, now)
         case None:
             return None
-
-
-def _plausible(request: ProofRequest, status: ProofStatus) -> ProofStatus:
-    """Refuse what is too short to be a range proof; the next look may well deliver it. An empty one is judged."""
-    if request.kind is Kind.RANGE and status.proof and len(status.proof) < LEAST_RANGE_PROOF_BYTES:
-        raise BadReply(f"the server says fulfilled and delivers {len(status.proof)} bytes: that is no range proof")
-    return status
 
 
 def _is_overdue(proposer: Proposer, request: ProofRequest, now: datetime) -> bool:

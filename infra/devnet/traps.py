@@ -86,6 +86,10 @@ class Traps:
                 await asyncio.sleep(NOTICE_S if trap.sprung else 0)
                 return
 
+    def arrived(self, edge: str) -> int:
+        """Return how many requests have arrived at an edge so far, such as ``l1``."""
+        return sum(n for place, n in self.counts.items() if place.startswith(f"{edge}.") and place.endswith(".arrived"))
+
     def _disarm(self, trap: Trap) -> None:
         if trap in self._armed:
             self._armed.remove(trap)

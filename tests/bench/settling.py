@@ -97,7 +97,7 @@ async def _ours(world: World, devnet: Devnet, ledger: Ledger, up: Watched, many:
     # the first shows the prover's usual times and is not counted as work
     await _drive(devnet, 2, dice, MOST_PAUSE_SECONDS, SETTLED_SECONDS, up)
     cpu, calls = up.cpu_seconds(), up.prefect_calls().total()
-    l1_calls, cycles = _l1_calls(devnet), len(await world.api.cycles())
+    l1_calls, cycles = devnet.traps.arrived("l1"), len(await world.api.cycles())
     paid = len(devnet.prover.log.of("paid"))
     prefect_bytes, ledger_bytes = world.prefect_bytes(), _ledger_bytes(ledger)
     await _drive(devnet, many, dice, MOST_PAUSE_SECONDS, SETTLED_SECONDS, up)
@@ -114,7 +114,7 @@ async def _ours(world: World, devnet: Devnet, ledger: Ledger, up: Watched, many:
         ),
         plain(
             "l1_calls_per_cycle",
-            (_l1_calls(devnet) - l1_calls) / max(1, cycles),
+            (devnet.traps.arrived("l1") - l1_calls) / max(1, cycles),
             "",
             f"JSON-RPC calls to L1 over {cycles} cycles, looks between them included",
         ),
@@ -151,10 +151,6 @@ async def _drive(
 def _busy() -> str:
     """What else this machine does: a dead time is CPU time, and waits for others' work."""
     return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
-
-
-def _l1_calls(devnet: Devnet) -> int:
-    return sum(n for place, n in devnet.traps.counts.items() if place.startswith("l1.") and place.endswith(".arrived"))
 
 
 def _ledger_bytes(ledger: Ledger) -> int:

@@ -21,7 +21,7 @@ from flows import witness
 from flows.context import Proposer
 from flows.stages import proving
 from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, ProposerError, RateLimited, RequestRefused
-from proposer.polling import Execution, Fulfillment, ProofStatus
+from proposer.polling import LEAST_RANGE_PROOF_BYTES, Execution, Fulfillment, ProofStatus
 from proposer.ranges import BlockRange
 from proposer.requests import TRANSITIONS, Commitments, Failure, Kind, NewRequest, ProofRequest, Status
 from proposer.settings import ProposerSettings
@@ -162,7 +162,7 @@ def end_of(said: object) -> tuple[Status, Failure | None]:
     """What a look must lead to, from the documented words alone."""
     match said:
         case ProofStatus(Fulfillment.FULFILLED, _, proof) if proof:
-            return (Status.COMPLETE if len(proof) >= proving.LEAST_RANGE_PROOF_BYTES else Status.PROVING), None
+            return (Status.COMPLETE if len(proof) >= LEAST_RANGE_PROOF_BYTES else Status.PROVING), None
         case ProofStatus(Fulfillment.FULFILLED, _, _):
             return Status.FAILED, Failure.BAD_PROOF
         case ProofStatus(Fulfillment.UNFULFILLABLE, Execution.UNEXECUTABLE, _):
