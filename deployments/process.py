@@ -21,6 +21,7 @@ from flows.mirror import PREFECT_AWAY, Mirror
 from flows.orders import obey
 from flows.stages import observe, proving
 from flows.transactions import tend
+from flows.witness import take_answers
 from proposer.errors import NameClash, NotLeader, ProposerError
 from proposer.permission import permission
 from proposer.polling import LEAST_WAIT_SECONDS
@@ -137,6 +138,7 @@ class Process:
                 if everywhere:
                     looked_at = time.monotonic()
                     did += await obey(self._proposer)
+                    did += await take_answers(self._proposer)
                     tended = await tend(self._proposer)
                     did += tended.did
                     self._say_once("transactions", _failed(*tended.errors))

@@ -102,7 +102,15 @@ async def up(environment: Environment, stop: asyncio.Event) -> None:
             proposer.epoch = claim.epoch
             if await Process(proposer, claim, stop, apply_once).lead():
                 await claim.release()
+        await _answered(proposer)
         log.info("stopped")
+
+
+async def _answered(proposer: Proposer) -> None:
+    """Wait for the answers to what a lost leadership has asked for: their ids are left for the one that leads."""
+    if waiting := list(proposer.witnesses.values()):
+        log.info("stopping: %d requests of a former leadership to be answered", len(waiting))
+        await asyncio.wait(waiting, timeout=proposer.settings.drain_seconds)
 
 
 async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[str, EmbeddedPostgres | None]:

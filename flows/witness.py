@@ -47,7 +47,7 @@ async def _hold(proposer: Proposer, request: ProofRequest) -> None:
     try:
         await _request(proposer, request)
     except NotLeader as error:
-        log.warning("%s: %s; its answer is left to the new leader", request, error)
+        log.warning("%s: %s; what becomes of it is left to the new leader", request, error)
     except ProposerError as error:
         # the ledger is away: the row stays in witness generation and counts as unknown after its time
         log.warning("%s: what became of it could not be written down: %s", request, error)
@@ -105,33 +105,52 @@ async def _accept(proposer: Proposer, request: ProofRequest, answer: Accepted | 
         return
     if isinstance(answer, Accepted):
         log.info("%s: the prover's id is %s", request, answer.prover_id)
-    await _write_down(proposer, request, answer)
+    if not await _write_down(proposer, request, answer):
+        return
     head = await _l1_head(proposer)
     if head is not None:
         async with proposer.write() as writer:
             await writer.l1_head(request.id, head)
 
 
-async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> None:
-    """Store what was paid for, however long the ledger or the leadership is away."""
+async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> bool:
+    """Store what was paid for, however long the ledger is away; whether it is written, or left for another leader."""
     pause, said = WRITE_AGAIN_SECONDS, ""
     while True:
         try:
-            async with proposer.write() as writer:
-                if isinstance(answer, MockProven):
-                    await writer.complete(
-                        request, answer.proof, f"proven by the mock server: {len(answer.proof)} bytes"
-                    )
-                else:
-                    await writer.proving(request.id, answer.prover_id)
+            return await _written(proposer, request, answer)
         except (EndpointDown, NotLeader) as error:
             if str(error) != said:
                 said = str(error)
                 log.warning("%s: its answer is not written down yet: %s", request, said)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, WRITE_AGAIN_AT_MOST_SECONDS)
-        else:
-            return
+
+
+async def _written(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> bool:
+    if isinstance(answer, MockProven):
+        async with proposer.write() as writer:
+            await writer.complete(request, answer.proof, f"proven by the mock server: {len(answer.proof)} bytes")
+        return True
+    try:
+        async with proposer.write() as writer:
+            await writer.proving(request.id, answer.prover_id)
+    except NotLeader as error:
+        await proposer.ledger.leave_answer(request.id, answer.prover_id)
+        log.warning("%s: %s; its prover id is left for the one that leads", request, error)
+        return False
+    return True
+
+
+async def take_answers(proposer: Proposer) -> list[str]:
+    """Take in the prover ids that processes which lead no more have left; return what changed."""
+    said: list[str] = []
+    for request_id, prover_id in await proposer.ledger.answers_left():
+        async with proposer.write() as writer:
+            proving = await writer.take_answer(request_id, prover_id)
+        became = "it is being proven" if proving else "it is looked at beside what carries the request on"
+        said.append(f"request {request_id} was answered to a process that leads no more, as {prover_id}: {became}")
+    return said
 
 
 async def _l1_head(proposer: Proposer) -> L1Ref | None:

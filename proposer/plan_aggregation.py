@@ -110,10 +110,12 @@ def _never_submittable(snapshot: Snapshot, oracle: OracleView, request: ProofReq
     if request.range.start < head:
         return f"the contract head moved to {head}"
     if request.range.start == head and request.range.end < snapshot.next_required(head):
-        if not is_probe(snapshot, request):
+        if is_probe(snapshot, request):
+            if request.status not in {Status.UNREQ, Status.WITNESSGEN}:
+                return f"the program accepts it: what it refuses comes after block {request.range.end}"
+        # what is paid for and the contract takes is proposed: a larger SUBMISSION_INTERVAL is for the next one
+        elif request.status in {Status.UNREQ, Status.PARKED} or request.range.end < snapshot.least_accepted(head):
             return f"the next output needs block {snapshot.next_required(head)}: the submission interval was raised"
-        if request.status not in {Status.UNREQ, Status.WITNESSGEN}:
-            return f"the program accepts it: what it refuses comes after block {request.range.end}"
     if (why := gone(oracle, request)) is not None:
         return why
     if may_request and request.commitments != oracle.commitments:

@@ -11,7 +11,7 @@ from proposer.snapshot import Snapshot
 def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
     """Choose the complete aggregation from the contract head that reaches furthest; one proposal at a time.
 
-    It must be bound to the contract's commitments, have its checkpoint, and reach the next required block.
+    It must be bound to the contract's commitments, have its checkpoint, and reach a block that the contract takes.
     """
     oracle = snapshot.oracle
     if oracle is None:
@@ -29,7 +29,7 @@ def plan_submission(snapshot: Snapshot, may_submit: bool) -> Submission:
         for r in snapshot.of_kind(Kind.AGG)
         if r.status is Status.COMPLETE
         and r.range.start == head
-        and r.range.end >= snapshot.next_required(head)
+        and r.range.end >= snapshot.least_accepted(head)
         and r.commitments == oracle.commitments
         and r.checkpoint is not None
     ]

@@ -131,6 +131,10 @@ class Snapshot:
         """The least L2 block that the next output may have: head + the larger of both submission intervals."""
         return next_required(head, self.settings, self.oracle)
 
+    def least_accepted(self, head: int) -> int:
+        """The least L2 block that the contract takes for the next output, whatever the settings ask of new work."""
+        return head + (self.oracle.submission_interval if self.oracle else 0)
+
     def ended_before(self, request: ProofRequest) -> str:
         """Quote what the attempt before this one ended with; empty where there was none, or it is not known."""
         parent = next((r for r in self.attempts_above if r.id == request.parent), None)

@@ -1,7 +1,8 @@
 """One leader: the process that plans, asks and sends holds one row, by the database's clock.
 
-Every takeover raises the epoch; every write is fenced by it. A holder that was stopped and wakes up can neither write
-nor send. (An advisory lock neither fences a stopped holder nor survives a connection pooler.)
+Every takeover raises the epoch; every write is fenced by it. A holder that was stopped and wakes up can neither decide
+nor send; it may leave the id it was given (`blocks.ledger.inbox`). (An advisory lock neither fences a
+stopped holder nor survives a connection pooler.)
 """
 
 from datetime import timedelta

@@ -1,6 +1,6 @@
 """The ledger: PostgreSQL, one database per oracle contract, and the only memory that counts.
 
-`Ledger` reads; every write goes through `Ledger.write`, which fences it with the leader's epoch.
+`Ledger` reads; every write that decides anything goes through `Ledger.write`, which fences it with the leader's epoch.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, text
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from blocks.ledger.database import Database
+from blocks.ledger.inbox import Inbox
 from blocks.ledger.rows import (
-    order_from,
     request_from,
     select_requests,
     select_signed,
@@ -24,14 +23,12 @@ from blocks.ledger.tables import (
     l1_signed,
     l1_transactions,
     marks,
-    operator_orders,
     proof_requests,
     proofs,
     request_events,
 )
 from proposer.errors import UnknownRequest
 from proposer.l1_transactions import UNSETTLED, L1Transaction, Purpose, TxStatus
-from proposer.orders import Order, OrderKind
 from proposer.polling import Usual
 from proposer.requests import IN_FLIGHT, OPEN, Failure, Kind, ProofRequest, Status
 from proposer.snapshot import Mark
@@ -79,7 +76,7 @@ class Mirrored:
     mirrored_event: int
 
 
-class Ledger(Database):
+class Ledger(Inbox):
     """The ledger's reads; each opens a connection of its own."""
 
     async def view(self, head: int, l1_block: int | None = None) -> LedgerView:
@@ -238,38 +235,6 @@ class Ledger(Database):
         async with self.connect() as connection:
             numbers = {row.checkpoint_number for row in await connection.execute(anchored)}
             return sorted(numbers | await _newest_checkpoints(connection))
-
-    async def give_order(self, kind: OrderKind, request_id: int | None, who: str, why: str) -> int:
-        """Write down what an operator orders; return its number. The leader, whoever that is, carries it out.
-
-        The one write without an epoch: it appends a wish and changes nothing else.
-        """
-        values = {"kind": kind.value, "request_id": request_id, "who": who, "why": why.replace("\0", "")}
-        async with self.connect() as connection, connection.begin():
-            given = insert(operator_orders).values(values).returning(operator_orders.c.id)
-            return (await connection.execute(given)).scalar_one()
-
-    async def order(self, order_id: int) -> Order:
-        """Return one order."""
-        async with self.connect() as connection:
-            row = (await connection.execute(select(operator_orders).where(operator_orders.c.id == order_id))).one()
-        return order_from(row)
-
-    async def orders_to_do(self) -> list[Order]:
-        """Return the orders that wait, oldest first."""
-        waiting = select(operator_orders).where(operator_orders.c.done_at.is_(None)).order_by(operator_orders.c.id)
-        async with self.connect() as connection:
-            return [order_from(row) for row in await connection.execute(waiting)]
-
-    async def paused(self) -> Order | None:
-        """Return the pause that is in force."""
-        o = operator_orders.c
-        either = o.kind.in_([OrderKind.PAUSE.value, OrderKind.RESUME.value])
-        newest = select(operator_orders).where(either, o.done_at.is_not(None)).order_by(o.id.desc()).limit(1)
-        async with self.connect() as connection:
-            row = (await connection.execute(newest)).one_or_none()
-        order = order_from(row) if row is not None else None
-        return order if order is not None and order.kind is OrderKind.PAUSE else None
 
     async def usual(self, kind: Kind) -> Usual | None:
         """Return how long the last proofs of this kind took from request to proof; None below five of them."""

@@ -193,6 +193,14 @@ operator_orders = Table(
     Index("orders_to_do", "id", postgresql_where=text("done_at IS NULL")),
 )
 
+late_answers = Table(
+    "late_answers",
+    metadata,
+    Column("request_id", BigInteger, ForeignKey("proof_requests.id"), primary_key=True, autoincrement=False),
+    Column("prover_request_id", Text, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+
 l1_transactions = Table(
     "l1_transactions",
     metadata,

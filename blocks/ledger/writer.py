@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from blocks.ledger.journal import JournalWriter
 from blocks.ledger.rows import values_of
-from blocks.ledger.tables import aggregation_members, marks, operator_orders, proof_requests, proofs, request_events
+from blocks.ledger.tables import (
+    aggregation_members,
+    late_answers,
+    marks,
+    operator_orders,
+    proof_requests,
+    proofs,
+    request_events,
+)
 from proposer.errors import IllegalTransition
 from proposer.intents import Move, Plan
 from proposer.requests import TRANSITIONS, Checkpoint, Failure, NewRequest, ProofRequest, Status
@@ -84,6 +92,14 @@ class Writer(JournalWriter):
             await self._connection.execute(late.values(**values))
         return moved
 
+    async def take_answer(self, request_id: int, prover_id: str) -> bool:
+        """Take in a prover id that was left for a request; whether the request is proving with it now."""
+        a = late_answers.c
+        left = delete(late_answers).where(a.request_id == request_id, a.prover_request_id == prover_id)
+        if (await self._connection.execute(left)).rowcount == 0:
+            return False
+        return await self.proving(request_id, prover_id)
+
     async def complete(self, request: ProofRequest, proof: bytes, why: str) -> bool:
         """Store the proof and mark the request COMPLETE, whatever it was: the first proof wins."""
         values: dict[str, object] = {
@@ -146,11 +162,12 @@ class Writer(JournalWriter):
         statement = update(proof_requests).where(*still).values(next_poll_at=bindparam("next"))
         await self._connection.execute(statement, [{"request": i, "next": when} for i, when in at.items()])
 
-    async def stop_looking_below(self, head: int) -> None:
-        """Forget the prover ids of closed requests whose blocks are settled: no proof of them is needed any more."""
+    async def stop_looking_below(self, head: int, seconds: float) -> None:
+        """Look no more at requests closed so long ago whose blocks are settled: no proof of them is needed."""
+        settled = (_r.end_block <= head, _r.since < func.now() - timedelta(seconds=seconds))
         await self._connection.execute(
             update(proof_requests)
-            .where(_r.next_poll_at.is_not(None), _r.end_block <= head, _r.status.in_(["FAILED", "CANCELLED"]))
+            .where(_r.next_poll_at.is_not(None), _r.status.in_(["FAILED", "CANCELLED"]), *settled)
             .values(next_poll_at=None)
         )
 

@@ -13,6 +13,9 @@ from proposer.snapshot import NodeView, OracleView, Outside, ServerView, next_re
 DEADLINE_SECONDS = 12
 """A hanging endpoint may hold up a cycle for this long and no longer."""
 
+FINAL_SECONDS = 1800.0
+"""After so long an L1 block is final: an output that somebody proposed is not taken back by a reorg any more, and the
+proofs that it made superfluous are not waited for."""
 KEPT_SECONDS = 86_400
 """At least so long proofs are kept that are settled, however soon the contract's outputs are final."""
 PRUNE_SECONDS = 600.0
@@ -73,7 +76,7 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
             await writer.mark("finalized", outside.node.finalized, rising=True)
         if outside.oracle is not None:
             await writer.fill_l1_heads(outside.oracle.at)
-            await writer.stop_looking_below(outside.oracle.latest_block)
+            await writer.stop_looking_below(outside.oracle.latest_block, FINAL_SECONDS)
             if time.monotonic() - proposer.pruned_at > PRUNE_SECONDS:
                 # neither the contract's owner nor a reorg takes an older output away: no proof below is needed again
                 await writer.prune_proofs(max(outside.oracle.finalization_period, KEPT_SECONDS))

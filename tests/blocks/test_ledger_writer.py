@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from blocks.ledger import Ledger
 from blocks.ledger.tables import proof_requests
@@ -341,14 +341,20 @@ async def test_the_l1_head_of_an_answer_is_stored_once(ledger: Ledger, epoch: in
 
 
 async def test_closed_ids_below_the_head_are_forgotten(ledger: Ledger, epoch: int) -> None:
-    """No proof of settled blocks is needed; those above are still looked at."""
+    """No proof of settled blocks is needed once that is final; those above are still looked at."""
     below, above, live = await insert(ledger, epoch, new(0, 300), new(300, 600), new(600, 900))
     look = await ledger.now()
     await force(ledger, below, Status.FAILED, next_poll_at=look)
     await force(ledger, above, Status.CANCELLED, next_poll_at=look)
     await force(ledger, live, Status.PROVING, next_poll_at=look)
     async with ledger.write(epoch) as writer:
-        await writer.stop_looking_below(300)
+        await writer.stop_looking_below(300, 60)
+    assert {r.id for r in await ledger.due_for_a_look()} == {below, above, live}
+    async with ledger.connect() as connection:
+        await connection.execute(text("UPDATE proof_requests SET since = now() - interval '61 s'"))
+        await connection.commit()
+    async with ledger.write(epoch) as writer:
+        await writer.stop_looking_below(300, 60)
     assert {r.id for r in await ledger.due_for_a_look()} == {above, live}
 
 

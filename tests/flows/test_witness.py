@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import text
 
-from infra.devnet import Devnet, Fault, FaultPlan
+from flows.witness import take_answers
+from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from proposer.requests import Failure, Kind, Status
 from tests.devnets import StartDevnet
 from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
@@ -72,6 +73,30 @@ async def test_a_request_cut_off_waits_out_its_time(
     closed, *_, again = [r for r in await every_request(proposer) if r.range.start == 1000]
     assert closed.failure is Failure.OUTCOME_UNKNOWN
     assert (again.unknown_outcomes, again.parent) == (1, closed.id)
+
+
+async def test_an_answer_to_one_that_leads_no_more_is_taken_in_by_the_leader(
+    start_devnet: StartDevnet, make_proposer: MakeProposer
+) -> None:
+    """The id is left, whatever the epoch; the leader takes it in once, and asks for nothing anew."""
+    devnet = await start_devnet(timing=ProverTiming(0.5, 60, 0.1, 0.1))
+    old = await make_proposer(devnet)
+    await cycle(old)
+    async with old.ledger.connect() as connection:
+        await connection.execute(text("UPDATE leadership SET epoch = epoch + 1"))
+        await connection.commit()
+    heir = await make_proposer(devnet)
+    heir.epoch = old.epoch + 1
+    await answered(old)
+    asked, row = len(devnet.prover.log.of("post")), (await every_request(heir))[0]
+    assert (row.status, row.prover_id) == (Status.WITNESSGEN, None)
+    said, _ = await take_answers(heir)
+    row = (await every_request(heir))[0]
+    (paid,) = {event["proof_id"] for event in devnet.prover.log.of("paid") if event["start"] == 1000}
+    assert (row.status, row.prover_id) == (Status.PROVING, paid)
+    assert f"as {paid}: it is being proven" in said
+    assert await take_answers(heir) == []
+    assert len(devnet.prover.log.of("post")) == asked
 
 
 async def test_a_server_that_is_away_charges_no_attempt(devnet: Devnet, make_proposer: MakeProposer) -> None:

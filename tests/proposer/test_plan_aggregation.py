@@ -195,6 +195,20 @@ def test_a_raised_interval_cancels_and_replaces_in_one_plan() -> None:
     assert made(result) == [("0→30", (1, 2, 3))]
 
 
+@pytest.mark.parametrize("status", [Status.UNREQ, Status.PARKED, Status.WITNESSGEN, Status.PROVING, Status.COMPLETE])
+def test_our_own_larger_interval_replaces_only_what_is_not_paid_for(status: Status) -> None:
+    """The contract takes the shorter one; the next one is as long as the settings say."""
+    contract = oracle(submission_interval=20)
+    ready = aggregation(9, 0, 20, status, members=(1, 2))
+    result = plan(*proven(0, 10, 20, 30), ready, contract=contract, submission_interval=30)
+    if status in {Status.UNREQ, Status.PARKED}:
+        assert "submission interval was raised" in cancelled(result)[9]
+        assert made(result) == [("0→30", (1, 2, 3))]
+    else:
+        assert cancelled(result) == {}
+        assert made(result) == []
+
+
 def test_changed_commitments_cancel_once_the_server_has_them_too() -> None:
     theirs = aggregation(9, 0, 20, Status.COMPLETE, commitments=THEIRS)
     assert cancelled(plan(theirs)) == {9: "the contract's commitments changed"}

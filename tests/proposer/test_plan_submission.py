@@ -47,8 +47,8 @@ def test_nothing_else_is_proposed(request_: ProofRequest) -> None:
     assert choice(request_) == Submission()
 
 
-def test_our_own_larger_interval_counts() -> None:
-    assert choice(READY, submission_interval=21) == Submission()
+def test_our_own_larger_interval_holds_back_nothing_that_is_paid_for() -> None:
+    assert choice(READY, submission_interval=21) == Submission(9)
 
 
 def test_without_permission_or_contract_nothing_is_proposed() -> None:

@@ -215,7 +215,7 @@ class World:
         if submission.request is not None:
             row = self.rows[submission.request]
             assert row.range.start == self.head
-            assert row.range.end >= self.next_required
+            assert row.range.end >= self.head + self.interval, "the contract would revert"
             assert row.commitments == self.commitments
             assert row.checkpoint is not None
             assert self.stored.get(row.checkpoint.number) == row.checkpoint.hash, "the contract would revert"
