@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -135,9 +136,10 @@ class Anvil:
         await self.front.start()
 
     def freeze(self) -> None:
-        """Stop the process in its tracks: calls hang, no block is made."""
+        """Stop the process in its tracks, every thread of it: calls hang, no block is made."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.acceptance.helpers import eventually
+from tests.acceptance.helpers import PATIENCE, eventually
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 HOW = "no chromium found: set CHROMIUM to one, or run `make browser` as root (it installs the system package)"
@@ -43,7 +43,7 @@ class Page:
         """Return everything that is written on the page, as it is shown."""
         return str(await self.evaluate("document.body ? document.body.innerText : ''"))
 
-    async def shows(self, *words: str, seconds: float = 20) -> str:
+    async def shows(self, *words: str) -> str:
         """Wait until all of these are on the page; return its text."""
 
         async def look() -> str:
@@ -53,7 +53,7 @@ class Page:
 
         text = ""
         try:
-            return await eventually(f"{words} on the page", look, seconds=seconds)
+            return await eventually(f"{words} on the page", look)
         except AssertionError as error:
             raise AssertionError(
                 f"{[w for w in words if w not in text]} not on the page, which says:\n{text}"
@@ -73,7 +73,7 @@ class Page:
     async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._last += 1
         await self._connection.send(json.dumps({"id": self._last, "method": method, "params": parameters}))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 answer = json.loads(await self._connection.recv())
                 if answer.get("id") == self._last:

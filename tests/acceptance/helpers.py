@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[2]
 Row = dict[str, Any]
 T = TypeVar("T")
 
+PATIENCE = 120.0
+"""Seconds to wait for what has to happen and whose time is not promised: a busy machine is no failure."""
+
 QUICK = {
     "MAX_BLOCK_RANGE_PER_SPAN_PROOF": "50",
     "NUM_CONFIRMATIONS": "2",
@@ -57,7 +60,12 @@ def plain_environment(home: Path) -> dict[str, str]:
 
 
 async def eventually(
-    what: str, look: Callable[[], Awaitable[T]], *, seconds: float = 30, every: float = 0.15, alive: "Up | None" = None
+    what: str,
+    look: Callable[[], Awaitable[T]],
+    *,
+    seconds: float = PATIENCE,
+    every: float = 0.15,
+    alive: "Up | None" = None,
 ) -> T:
     """Return what `look` returns as soon as that is true; fail after the deadline, or when `alive` has ended."""
     deadline = time.monotonic() + seconds
@@ -68,7 +76,7 @@ async def eventually(
         if alive is not None and alive.returncode is not None:
             raise AssertionError(f"the proposer ended with {alive.returncode} while waiting for: {what}")
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}; last seen: {seen!r}")
+            raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {seen!r}")
         await asyncio.sleep(every)
 
 
@@ -115,11 +123,11 @@ class Up:
         """How it ended, or None."""
         return self.process.poll()
 
-    async def ended(self, seconds: float = 20) -> int:
+    async def ended(self, seconds: float = PATIENCE) -> int:
         """Wait for its end."""
         return await asyncio.to_thread(self.process.wait, seconds)
 
-    async def terminate(self, seconds: float = 20) -> int:
+    async def terminate(self, seconds: float = PATIENCE) -> int:
         """Send SIGTERM and wait for the end."""
         self.process.send_signal(signal.SIGTERM)
         return await self.ended(seconds)
@@ -130,13 +138,13 @@ class Up:
             self._process.kill()
             self._process.wait(10)
 
-    async def says(self, text: str, seconds: float = 30) -> None:
+    async def says(self, text: str) -> None:
         """Wait until the text is in the output."""
 
         async def look() -> bool:
             return text in self.output
 
-        await eventually(f"{text!r} in the output", look, seconds=seconds, alive=self)
+        await eventually(f"{text!r} in the output", look, alive=self)
 
 
 class Hold:
@@ -149,12 +157,12 @@ class Hold:
         self._reached, self._gone_on = asyncio.Event(), asyncio.Event()
         traps.arm(place, self._stand)
 
-    async def reached(self, seconds: float = 30) -> None:
+    async def reached(self) -> None:
         """Wait until the exchange stands there."""
         try:
-            await asyncio.wait_for(self._reached.wait(), seconds)
+            await asyncio.wait_for(self._reached.wait(), PATIENCE)
         except TimeoutError:
-            raise AssertionError(f"not within {seconds} s: {self._place} {self._wanted}") from None
+            raise AssertionError(f"not within {PATIENCE:g} s: {self._place} {self._wanted}") from None
 
     def let_go(self) -> None:
         """Let the exchange go on."""
@@ -184,14 +192,14 @@ class Ledger:
         """Return the proof requests, oldest first."""
         return self.query(f"SELECT * FROM proof_requests WHERE {where} ORDER BY id")
 
-    async def having(self, where: str, *, at_least: int = 1, seconds: float = 30, alive: Up | None = None) -> list[Row]:
+    async def having(self, where: str, *, at_least: int = 1, alive: Up | None = None) -> list[Row]:
         """Wait until so many requests satisfy a condition; return them."""
 
         async def look() -> list[Row]:
             rows = self.requests(where)
             return rows if len(rows) >= at_least else []
 
-        return await eventually(f"{at_least} requests where {where}", look, seconds=seconds, alive=alive)
+        return await eventually(f"{at_least} requests where {where}", look, alive=alive)
 
     async def at_rest(self, up: Up) -> None:
         """Wait until nothing is under way: every transaction is confirmed, every request settled or ended."""
@@ -314,7 +322,7 @@ class Prefect:
                 found.append(f"request {row['id']} is {row['status']} {row['failure'] or ''}, Prefect shows {shown}")
         return found
 
-    async def equal(self, ledger: Ledger, seconds: float = 15) -> None:
+    async def equal(self, ledger: Ledger, seconds: float = PATIENCE) -> None:
         """Wait until Prefect shows exactly what the ledger has."""
 
         async def look() -> bool:
@@ -352,7 +360,7 @@ class Prefect:
         await eventually(f"DELETE {path} is done", done)
 
 
-async def settled(devnet: Devnet, block: int, up: Up | None = None, seconds: float = 45) -> None:
+async def settled(devnet: Devnet, block: int, up: Up | None = None, seconds: float = PATIENCE) -> None:
     """Wait until the contract's latest block is at least this one."""
 
     async def look() -> bool:

@@ -133,7 +133,7 @@ async def _page_with(prefect: Prefect, key: str, words: str) -> Row:
         (newest, *_) = await prefect.all("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}}) or [None]
         return newest if newest is not None and words in newest["data"] else None
 
-    found = await eventually(f"{key} says {words!r}", look, seconds=45)
+    found = await eventually(f"{key} says {words!r}", look)
     assert found is not None
     return found
 

@@ -59,7 +59,7 @@ async def test_apply_and_prefect_deploy_give_the_same_deployments(
     def apply() -> str:
         command = [sys.executable, "-m", "deployments.cli", "apply"]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, done.stderr
         assert not any(secret in done.stdout + done.stderr for secret in (key[2:], "word-of-pass", "path-token"))

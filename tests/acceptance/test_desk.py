@@ -30,7 +30,7 @@ async def desk(one: Up, *arguments: str, **changes: str) -> subprocess.Completed
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=120,
             check=False,
         )
 
@@ -96,7 +96,7 @@ async def test_the_commands_show_and_order_beside_a_running_proposer(
     async def well() -> bool:
         return (await desk(one, "doctor")).returncode == 0
 
-    await eventually("the doctor finds nothing", well, seconds=60, alive=one)
+    await eventually("the doctor finds nothing", well, alive=one)
     await devnet.op_node.stop()
     assert (await shown(one, "explain"))["cause"]["code"] == "node-down"
     assert (await desk(one, "doctor")).returncode == 2
@@ -113,7 +113,7 @@ async def _orders_are_events(one: Up, prefect: Prefect) -> None:
     async def orders() -> bool:
         return len(await events("op-succinct.order.resume")) == 1
 
-    await eventually("the last order is an event", orders, seconds=30, alive=one)
+    await eventually("the last order is an event", orders, alive=one)
     said = {event["event"].rpartition(".")[2]: event["payload"]["why"] for event in await events("op-succinct.order.")}
     assert said["pause"] == "the server is upgraded"
     assert said["cancel"] == "not yet"

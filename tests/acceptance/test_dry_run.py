@@ -21,7 +21,7 @@ async def _plan(one: Up, *arguments: str) -> subprocess.CompletedProcess[str]:
     def run() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "deployments.cli", "plan", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=one.environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=ROOT, env=one.environment, capture_output=True, text=True, timeout=120, check=False
         )
 
     return await asyncio.to_thread(run)
@@ -63,7 +63,7 @@ async def test_a_dry_run_beside_a_ledger_shows_what_is_next_and_changes_nothing(
     before = await _world(devnet, prefect, rows.url)
 
     dry = up(devnet, name="dry", **NO_KEY)
-    first = await eventually("two dry cycles", lambda: _dry_cycles(prefect, 1), alive=dry, seconds=45)
+    first = await eventually("two dry cycles", lambda: _dry_cycles(prefect, 1), alive=dry)
     assert all(run["state"]["type"] == "COMPLETED" and run["parameters"]["dry_run"] for run in first)
     assert all(run["name"].startswith("dry run · would plan 2 · would request 2") for run in first)
     tasks = await prefect.all("/task_runs/filter", {"flow_runs": {"id": {"any_": [first[0]["id"]]}}})
@@ -105,7 +105,7 @@ async def test_a_dry_run_needs_neither_key_nor_ledger(
     devnet = await start_devnet()
     before = await _world(devnet, prefect, empty_database_url)
     dry = up(devnet, DATABASE_URL=empty_database_url, **NO_KEY)
-    await eventually("a dry cycle", lambda: _dry_cycles(prefect), alive=dry, seconds=45)
+    await eventually("a dry cycle", lambda: _dry_cycles(prefect), alive=dry)
     assert "decided on an empty ledger" in dry.output
     assert "SIGNER_ADDRESS" in dry.output
     assert await dry.terminate() == 0

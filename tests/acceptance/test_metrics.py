@@ -47,7 +47,7 @@ async def test_a_leader_and_its_standby_are_watched(start_devnet: StartDevnet, u
         async def leads() -> bool:
             return _gauges((await get(ports[1], "/metrics")).text)["leading"] == 1
 
-        await eventually("the standby leads", leads, seconds=20, alive=second)
+        await eventually("the standby leads", leads, alive=second)
         assert (await get(ports[1], "/readyz")).text == "leading\n"
     assert await second.terminate() == 0
 

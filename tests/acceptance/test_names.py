@@ -31,8 +31,6 @@ SIGNERS = {"op-succinct-local-signer", "op-succinct-web3signer"}
 NAMES = ("request-a", "op-b")
 """The first looks like the tag of a request."""
 OWN = {"WITNESS_GEN_TIMEOUT": "30s", "POLL_INTERVAL": "10s"}
-PATIENCE = 120
-"""Seconds: four processes and two devnets share the machine."""
 
 
 @pytest_asyncio.fixture
@@ -60,7 +58,7 @@ async def test_two_rollups_share_a_prefect_server(
     other = up(second, NAMES[1], PROPOSER_NAME=NAMES[1], **OWN, **remote)
     ledgers = [Ledger(database_url), Ledger(empty_database_url)]
     for devnet, process in ((first, one), (second, other)):
-        await settled(devnet, 1100, process, seconds=PATIENCE)
+        await settled(devnet, 1100, process)
     for ledger in ledgers:
         await prefect.equal(ledger)
     await _each_has_its_own(prefect, ledgers)
@@ -68,7 +66,7 @@ async def test_two_rollups_share_a_prefect_server(
     await _killed_or_cancelled_alone(prefect, (first, second), (one, other), ledgers)
 
     for devnet, process in ((first, one), (second, other)):
-        await settled(devnet, 1200, process, seconds=PATIENCE)
+        await settled(devnet, 1200, process)
     for devnet, ledger in zip((first, second), ledgers, strict=True):
         await _judged(devnet, ledger)
     assert {sent["from"] for sent in signer.signed} == {second.proposer_address}
@@ -108,7 +106,7 @@ async def _others_are_refused(up: StartUp, first: Devnet, second: Devnet, one: U
         stderr=subprocess.PIPE,
     )
     _, said = await applying.communicate()
-    assert (applying.returncode, await third.ended(60)) == (2, 2)
+    assert (applying.returncode, await third.ended()) == (2, 2)
     account, chain = first.proposer_address, f"on chain {CHAIN}"
     for name, text, owner in (("op-c", third.output, "op-b"), ("op-d", said.decode(), NAMES[0])):
         assert f"PRIVATE_KEY: account {account} {chain} signs for rollup '{NAMES[0]}' of this Prefect server" in text
@@ -126,7 +124,7 @@ async def _killed_or_cancelled_alone(
     held = Hold(first.traps, "prover.range.arrived")
     first.l2.advance_to(1150)
     await held.reached()
-    (open_one,) = await ledgers[0].having("status = 'WITNESSGEN' AND flow_run_id IS NOT NULL", alive=one, seconds=60)
+    (open_one,) = await ledgers[0].having("status = 'WITNESSGEN' AND flow_run_id IS NOT NULL", alive=one)
     first.op_node.faults.hang = True
     hangs_since = datetime.now(UTC)
 
@@ -144,7 +142,7 @@ async def _killed_or_cancelled_alone(
     assert await other.terminate() == 0
     other.start()
     second.l2.advance_to(1200)
-    await settled(second, 1200, other, seconds=PATIENCE)
+    await settled(second, 1200, other)
     await prefect.equal(ledgers[1])
     for run in (*cycles, await prefect.run(open_one["flow_run_id"])):
         now = await prefect.run(run["id"])

@@ -18,7 +18,7 @@ from deployments.embedded_postgres import EmbeddedPostgres
 from infra.devnet import Devnet
 from infra.devnet.postgres_proxy import PostgresProxy
 from tests.acceptance.conftest import StartUp
-from tests.acceptance.helpers import Hold, Ledger, Prefect, acted, eventually, judged, measured, settled
+from tests.acceptance.helpers import PATIENCE, Hold, Ledger, Prefect, acted, eventually, judged, measured, settled
 from tests.devnets import StartDevnet
 
 RESUMES_SECONDS = 15.0
@@ -103,7 +103,7 @@ async def test_postgresql_is_away(
     async with PostgresProxy.before(own_postgres.url) as proxy:
         one = up(devnet, DATABASE_URL=proxy.url("postgres"))
         process = one.process
-        await settled(devnet, 1100, one, seconds=90)
+        await settled(devnet, 1100, one)
         answer = Hold(devnet.traps, "prover.range.paid", start=1150)
         proof = Hold(devnet.traps, "prover.proof.answering", start=1100)
         devnet.l2.advance_to(1200)
@@ -123,7 +123,7 @@ async def test_postgresql_is_away(
         await settled(devnet, 1300, one)
         assert one.process is process and one.returncode is None
         await _nothing_lost_or_twice(devnet, rows)
-        await prefect.equal(rows, seconds=40)
+        await prefect.equal(rows)
 
 
 def _spent(devnet: Devnet) -> tuple[int, int, int]:
@@ -152,7 +152,7 @@ async def test_the_prover_is_away_for_an_hour(
     """What was proven before is proposed meanwhile, nothing is paid, no attempt charged; then the hour is settled."""
     devnet = await start_devnet()
     one = up(devnet)
-    await settled(devnet, 1100, one, seconds=90)
+    await settled(devnet, 1100, one)
 
     async def stop(facts: Mapping[str, Any]) -> bool:
         if facts["kind"] != "aggregation" or facts["end"] != 1200:
@@ -171,7 +171,7 @@ async def test_the_prover_is_away_for_an_hour(
     began = time.monotonic()
     devnet.l2.limit = 1200 + HOUR_BLOCKS
     devnet.l2.set_speed(HOUR_BLOCKS / HOUR_SECONDS)
-    await settled(devnet, 1200, one, seconds=HOUR_SECONDS)
+    await settled(devnet, 1200, one)
     waiting = await rows.having("status = 'UNREQ' AND failure_text LIKE 'nothing was asked%%'", alive=one)
     await asyncio.sleep(max(0.0, began + HOUR_SECONDS + 0.1 - time.monotonic()))
     assert devnet.l2.finalized == 1200 + HOUR_BLOCKS
@@ -180,9 +180,9 @@ async def test_the_prover_is_away_for_an_hour(
 
     await devnet.prover.start()
     back = time.monotonic()
-    await acted(rows, "to_status = 'PROVING' AND request_id = %s", one, 60, waiting[0]["id"])
+    await acted(rows, "to_status = 'PROVING' AND request_id = %s", one, PATIENCE, waiting[0]["id"])
     measured(f"the first request that waited was taken {time.monotonic() - back:.1f} s after the prover's return")
-    await settled(devnet, 1200 + HOUR_BLOCKS, one, seconds=150)
+    await settled(devnet, 1200 + HOUR_BLOCKS, one, seconds=2 * PATIENCE)
     measured(f"the hour was settled {time.monotonic() - back:.1f} s after the prover's return")
     await _nothing_lost_or_twice(devnet, rows)
-    await prefect.equal(rows, seconds=30)
+    await prefect.equal(rows)

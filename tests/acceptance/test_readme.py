@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.helpers import ROOT, eventually, free_port, plain_environment
+from tests.acceptance.helpers import PATIENCE, ROOT, eventually, free_port, plain_environment
 
 SECTION = "## Try it: settle, break, repair"
 
@@ -64,7 +64,7 @@ class Terminals:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
@@ -118,7 +118,7 @@ async def test_the_walk_through_does_what_it_says(terminals: Terminals) -> None:
             head: int = (await http.get(f"{env['DEVNET_CONTROL_URL']}/state")).json()["contract_head"]
         return head if head > above else 0
 
-    first = await eventually("an output is settled", lambda: settled(1000), seconds=90)
+    first = await eventually("an output is settled", lambda: settled(1000))
     shown = await terminals.run(status)
     assert int(_found(r"settled +L2 block (\d+)", shown)) >= first
 
@@ -130,12 +130,12 @@ async def test_the_walk_through_does_what_it_says(terminals: Terminals) -> None:
             explained = await terminals.run(break_it)
         return "Cause: server-down" in explained
 
-    await eventually("explain names the server", names_the_server, seconds=120)
+    await eventually("explain names the server", names_the_server)
     assert _found(r"To do: (.+)", explained).startswith("Requests wait without being charged an attempt.")
     stopped_at = await settled(0)
 
     assert "behind" in await terminals.run(repair)
-    await eventually("it settles again", lambda: settled(stopped_at), seconds=180)
+    await eventually("it settles again", lambda: settled(stopped_at), seconds=2 * PATIENCE)
 
 
 def _found(pattern: str, text: str) -> str:

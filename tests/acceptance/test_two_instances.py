@@ -39,14 +39,14 @@ async def test_two_rollups_side_by_side(start_devnet: StartDevnet, homes: list[U
     for one, devnet, port in zip(homes, devnets, ports, strict=True):
         _start(one, devnet, port)
     for one, devnet in zip(homes, devnets, strict=True):
-        await settled(devnet, 1100, one, seconds=90)
+        await settled(devnet, 1100, one)
     for one, port in zip(homes, ports, strict=True):
         ledger = Ledger((one.home / "ledger.url").read_text().strip())
         assert len(ledger.requests()) == 3
         prefect = Prefect(f"http://127.0.0.1:{port}/api")
         await prefect.equal(ledger)
         await prefect.aclose()
-    assert await asyncio.gather(*(one.terminate(30) for one in homes)) == [0, 0]
+    assert await asyncio.gather(*(one.terminate() for one in homes)) == [0, 0]
     for one, port in zip(homes, ports, strict=True):
         assert not (one.home / "postgres" / "postmaster.pid").exists()
         with pytest.raises(ConnectionRefusedError):

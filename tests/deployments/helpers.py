@@ -58,7 +58,7 @@ def _signer(env: Mapping[str, str]) -> Signer:
     return signer_block(signer)
 
 
-async def eventually(what: str, look: Callable[[], Awaitable[T]], *, seconds: float = 15, every: float = 0.1) -> T:
+async def eventually(what: str, look: Callable[[], Awaitable[T]], *, seconds: float = 60, every: float = 0.1) -> T:
     """Return what `look` returns as soon as that is true; fail after the deadline."""
     deadline = time.monotonic() + seconds
     while not (seen := await look()):

@@ -264,7 +264,7 @@ async def test_every_rule_reaches_the_webhook_with_its_text_and_once(
             await teller.round(client)
             return receiver.of("proposer") >= expected
 
-        await eventually("every message arrives", all_there, seconds=40, every=0.5)
+        await eventually("every message arrives", all_there, every=0.5)
         kept = len(told_at_once) - len([ALIVE, DUE]) + len(["the second request"])
 
         async def all_kept() -> bool:
@@ -293,7 +293,7 @@ async def test_every_rule_reaches_the_webhook_with_its_text_and_once(
         async def over() -> bool:
             return receiver.of("proposer")["over"] >= len(CONDITIONS)
 
-        await eventually("what is over is told", over, seconds=20)
+        await eventually("what is over is told", over)
     assert receiver.of("proposer") == expected + Counter({"over": len(CONDITIONS)})
     assert "low-balance is over: it no longer holds." in receiver.texts("proposer", "over")
     assert set(receiver.of("other")) <= {"request-parked", "over"}, "it was heard of, and settled in time"

@@ -32,7 +32,7 @@ def proposer(tmp_path: Path) -> Cli:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert "Traceback" not in done.stderr

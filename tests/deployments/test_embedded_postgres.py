@@ -101,7 +101,7 @@ async def test_it_is_started_again_when_its_postmaster_is_killed(postgres_folder
             return []
 
     await asyncio.sleep(0.5)
-    assert await eventually("the server answers again", rows, seconds=15) == [(7,)]
+    assert await eventually("the server answers again", rows) == [(7,)]
     assert _postmaster(postgres_folder) != killed
     supervising.cancel()
     await server.stop()

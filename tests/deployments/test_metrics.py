@@ -79,7 +79,7 @@ class Served:
             relayed = bool(rows) and all(row.status is Status.RELAYED for row in rows)
             return relayed and await devnet.latest_block_number() >= block
 
-        await eventually(f"block {block} is settled", settled, seconds=60)
+        await eventually(f"block {block} is settled", settled)
 
 
 def _parsed(text: str) -> Samples:

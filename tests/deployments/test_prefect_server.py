@@ -131,7 +131,7 @@ def test_a_server_whose_parent_died_before_it_could_ask_ends_by_itself(tmp_path:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert ended.returncode == 1

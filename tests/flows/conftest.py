@@ -106,7 +106,7 @@ async def every_request(proposer: Proposer) -> list[ProofRequest]:
 
 async def answered(proposer: Proposer) -> None:
     """Wait until every request that was sent is answered."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*proposer.witnesses.values())
 
 

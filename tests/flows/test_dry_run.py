@@ -84,7 +84,7 @@ async def test_each_step_to_a_settled_output_is_shown_before_it_is_done(
     (checkpoint,) = planned.would
     await _then_sent(proposer, devnet, checkpoint, Purpose.CHECKPOINT)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await proposer.ledger.transactions(unsettled=True):
             await tend(proposer)
             await asyncio.sleep(0.1)
@@ -109,7 +109,7 @@ async def test_each_step_to_a_settled_output_is_shown_before_it_is_done(
 
 async def _proven(proposer: Proposer, devnet: Devnet) -> None:
     """Collect both range proofs, and do nothing else; L1 goes on, so that there is a block to anchor them to."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(await with_status(proposer, Status.COMPLETE)) < 2:
             await due_now(proposer)
             await proving.look(proposer)

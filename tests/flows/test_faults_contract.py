@@ -69,7 +69,7 @@ async def _until_settled(devnet: Devnet, proposer: Proposer, block: int = 1100) 
 async def _collected(proposer: Proposer) -> None:
     """Look until everything that the server was asked for is proven."""
     await answered(proposer)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await with_status(proposer, Status.PROVING):
             await due_now(proposer)
             await proving.look(proposer)
@@ -282,7 +282,7 @@ async def test_a_proposal_that_is_not_mined_holds_up_nothing_else(devnet: Devnet
     await cycle(proposer)
     assert await _proposals(proposer) == [TxStatus.PENDING]
     devnet.l2.advance_to(1200)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         report = await cycle(proposer)
         await _collected(proposer)
     assert report.failed == {}
@@ -314,7 +314,7 @@ async def test_a_finished_aggregation_is_proposed_whatever_hangs(
             devnet.l2.advance_to(1150)
         devnet.op_node.faults.hang = what == "node"
         await due_now(proposer)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             report = await cycle(proposer)
     assert len(await _proposals(proposer)) == 1
     assert set(report.failed) <= {"ProcessProvingRequests"}
@@ -342,7 +342,7 @@ async def test_an_l1_that_hangs_stops_neither_looks_nor_the_cycle(devnet: Devnet
         try:
             await asyncio.sleep(0.3)
             await due_now(proposer)
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(60):
                 report = await cycle(proposer)
         finally:
             devnet.anvil.thaw()

@@ -183,7 +183,7 @@ async def test_mutated_answers_to_looks(proposer: Proposer, server: Server, seed
     assert sum(isinstance(s, ProposerError) for s in said) > ROWS / 5, "some answers cannot be used"
     assert sum(isinstance(s, ProofStatus) for s in said) > ROWS / 10, "some can"
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await proving.look(proposer)
 
     for request, answer in zip(requests, said, strict=True):
@@ -218,7 +218,7 @@ async def test_mutated_answers_to_requests(proposer: Proposer, server: Server, s
 
     for request in requests:
         witness.hold(proposer, request)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.gather(*proposer.witnesses.values())
 
     for request, answer in zip(requests, said, strict=True):
@@ -259,7 +259,7 @@ async def test_a_limit_pauses_every_row(proposer: Proposer, server: Server) -> N
         await proposer.server.request_range(requests[0].range, 0.5)
     for request in requests:
         witness.hold(proposer, request)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.gather(*proposer.witnesses.values())
     assert len(server.seen) == 1
     now = await proposer.ledger.now()

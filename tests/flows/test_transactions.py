@@ -39,7 +39,7 @@ async def _all(proposer: Proposer) -> list[L1Transaction]:
     return list(await proposer.ledger.transactions(unsettled=False))
 
 
-async def _tended(proposer: Proposer, status: TxStatus, seconds: float = 30) -> L1Transaction:
+async def _tended(proposer: Proposer, status: TxStatus, seconds: float = 60) -> L1Transaction:
     deadline = time.monotonic() + seconds
     while True:
         await tend(proposer)

@@ -26,6 +26,6 @@ def names(seen: list[Mapping[str, Any]]) -> list[str]:
 
 async def eventually(count: int, seen: list[Any]) -> None:
     """Wait until so much has been seen."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(seen) < count:  # noqa: ASYNC110  (what fills it knows nothing of us)
             await asyncio.sleep(0.01)

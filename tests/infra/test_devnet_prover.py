@@ -35,7 +35,7 @@ async def status(http: httpx.AsyncClient, devnet: Devnet, proof_id: str) -> tupl
 
 async def ended(http: httpx.AsyncClient, devnet: Devnet, proof_id: str) -> tuple[int, int, bytes]:
     """Look at a proof until it has ended."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (seen := await status(http, devnet, proof_id))[0] < 3:  # noqa: ASYNC110  (the state is behind HTTP)
             await asyncio.sleep(0.02)
     return seen
