@@ -7,6 +7,7 @@ import httpx
 import orjson
 
 from blocks.http import Endpoint
+from deployments.automations import PAGE, automation_name, rules
 from deployments.checks.bench import Bench, Check, Found, NotChecked, error, ok, warning
 from deployments.environment import Environment, client_environment
 
@@ -23,13 +24,15 @@ def _headers(environment: Environment) -> dict[str, str]:
     return {}
 
 
-async def _get(environment: Environment, path: str, *, anonymous: bool = False) -> httpx.Response:
-    """Ask the server. Raises `NotChecked` where it does not answer."""
+async def _ask(
+    environment: Environment, path: str, *, body: dict[str, object] | None = None, anonymous: bool = False
+) -> httpx.Response:
+    """GET, or POST a body. Raises `NotChecked` where the server does not answer."""
     url = client_environment(environment)["PREFECT_API_URL"].rstrip("/")
     headers = {} if anonymous else _headers(environment)
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, headers=headers) as client:
         try:
-            return await client.get(f"{url}{path}")
+            return await client.request("GET" if body is None else "POST", f"{url}{path}", json=body)
         except httpx.HTTPError as failed:
             where = Endpoint(url, "PREFECT_API_URL").name
             raise NotChecked(f"{where} does not answer ({type(failed).__name__})") from None
@@ -38,7 +41,7 @@ async def _get(environment: Environment, path: str, *, anonymous: bool = False) 
 async def check_prefect_server(bench: Bench) -> Found:
     """Prefect's server answers, in the version of this process."""
     try:
-        answer = await _get(bench.environment, "/admin/version")
+        answer = await _ask(bench.environment, "/admin/version")
     except NotChecked as away:
         return warning(str(away), "Settlement goes on without it. Check PREFECT_API_URL, or that proposer up runs.")
     if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
@@ -61,7 +64,7 @@ async def check_prefect_is_not_open(bench: Bench) -> Found:
     """Prefect's server hands its secrets to nobody without authentication."""
     if bench.environment.prefect_is_local:
         return ok("it is on this machine, on loopback")
-    answer = await _get(bench.environment, "/admin/version", anonymous=True)
+    answer = await _ask(bench.environment, "/admin/version", anonymous=True)
     if answer.is_success:
         return error(
             "it answers anybody, and its blocks hold the proposer's secrets",
@@ -74,7 +77,7 @@ async def check_deployments(bench: Bench) -> Found:
     """The deployments are applied and not paused."""
     name = bench.environment.name
     for flow in FLOWS:
-        answer = await _get(bench.environment, f"/deployments/name/{flow}/{name}")
+        answer = await _ask(bench.environment, f"/deployments/name/{flow}/{name}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return warning(
                 f"{flow}/{name} is not there", "Run proposer apply, or start proposer up, which does the same."
@@ -90,4 +93,37 @@ async def check_deployments(bench: Bench) -> Found:
     return ok(", ".join(f"{flow}/{name}" for flow in FLOWS))
 
 
-CHECKS: tuple[Check, ...] = (check_prefect_server, check_prefect_is_not_open, check_deployments)
+async def check_alerts(bench: Bench) -> Found:
+    """The automations that tell of alerts are applied and enabled."""
+    name = bench.environment.name
+    wanted = {automation_name(name, rule.name): rule.name for rule in rules()}
+    body: dict[str, object] = {"automations": {"name": {"any_": [*wanted]}}, "limit": PAGE}
+    answer = await _ask(bench.environment, "/automations/filter", body=body)
+    if not answer.is_success:
+        raise NotChecked(f"Prefect's server answers {answer.status_code}")
+    there = {automation["name"]: automation for automation in orjson.loads(answer.content)}
+    if missing := [rule for full, rule in wanted.items() if full not in there]:
+        return warning(
+            f"{len(missing)} of {len(wanted)} are not there: {', '.join(missing)}",
+            "Run proposer apply, or start proposer up, which does the same.",
+        )
+    if silenced := [rule for full, rule in wanted.items() if not there[full]["enabled"]]:
+        return warning(
+            f"{len(silenced)} of {len(wanted)} are disabled in Prefect: {', '.join(silenced)}",
+            "Nobody is told of these. Enable them again under Automations in Prefect's UI.",
+        )
+    told = [one for one in there.values() if any(a["type"] == "send-notification" for a in one["actions"])]
+    if len(told) == len(wanted):
+        return ok(f"{len(wanted)} automations, each sent to a webhook")
+    if bench.environment.webhooks:
+        return warning(
+            f"{len(wanted) - len(told)} of {len(wanted)} are not sent to the webhook that is set",
+            "Run proposer apply, or restart proposer up, where it is set too.",
+        )
+    return ok(
+        f"{len(wanted)} automations, seen in the event feed of Prefect's UI only: to be told, set ALERT_WEBHOOK or "
+        "ALERT_SLACK_WEBHOOK"
+    )
+
+
+CHECKS: tuple[Check, ...] = (check_prefect_server, check_prefect_is_not_open, check_deployments, check_alerts)

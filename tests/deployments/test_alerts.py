@@ -19,6 +19,7 @@ from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_HOME, temporary_settings
+from pydantic import SecretStr
 
 from blocks.l1 import L1Chain
 from blocks.ledger import Ledger
@@ -26,6 +27,8 @@ from blocks.op_node import OpNode
 from blocks.output_oracle import L2OutputOracle
 from blocks.prover import SuccinctServer
 from deployments.automations import apply_automations, automation_name, rules
+from deployments.checks.bench import Bench, Level, examine
+from deployments.checks.prefect import check_alerts
 from deployments.environment import Environment, read_environment
 from deployments.prefect_server import PrefectServer
 from flows import alerts as alerting
@@ -329,6 +332,33 @@ async def test_applying_changes_what_differs_and_takes_away_what_is_no_rule(
     assert len(await own_automations(client, "changing2")) == 1
     with pytest.raises(ValueError, match="Unable to find block document"):
         await SlackWebhook.aload("changing-alert-webhook")
+
+
+async def test_the_doctor_sees_whether_anybody_is_told(
+    client: PrefectClient, receiver: Receiver, prefect_url: str, tmp_path: Path
+) -> None:
+    """Not applied, one missing, one disabled, a webhook that they do not know, and all well."""
+    plain = environment("examined", tmp_path, PREFECT_API_URL=prefect_url)
+    hooked = replace(plain, webhooks={"ALERT_WEBHOOK": SecretStr(receiver.url("hook"))})
+
+    async def found(env: Environment) -> tuple[Level, str]:
+        looked = (await examine(Bench(env, None), check_alerts)).found
+        return looked.level, looked.what
+
+    everyone = ", ".join(rule.name for rule in rules())
+    assert await found(plain) == (Level.WARNING, f"{len(rules())} of {len(rules())} are not there: {everyone}")
+    await apply_automations(client, plain)
+    level, what = await found(plain)
+    assert (level, "event feed of Prefect's UI only" in what) == (Level.OK, True)
+    level, what = await found(hooked)
+    assert (level, "not sent to the webhook that is set" in what) == (Level.WARNING, True)
+    await apply_automations(client, hooked)
+    assert await found(hooked) == (Level.OK, f"{len(rules())} automations, each sent to a webhook")
+    own = await own_automations(client, "examined")
+    await client.pause_automation(own["paused"].id)
+    assert await found(hooked) == (Level.WARNING, f"1 of {len(rules())} are disabled in Prefect: paused")
+    await client.delete_automation(own["silent"].id)
+    assert await found(hooked) == (Level.WARNING, f"1 of {len(rules())} are not there: silent")
 
 
 async def test_an_order_is_an_event_with_who_and_why(

@@ -64,6 +64,7 @@ async def test_all_is_well_but_for_prefect(bench: OpenBench) -> None:
     assert {name: level for name, level in found.items() if level is not Level.OK} == {
         "prefect-server": Level.WARNING,
         "deployments": Level.WARNING,
+        "alerts": Level.WARNING,
     }
 
 
@@ -132,6 +133,7 @@ async def test_the_outside_away_is_found_check_by_check(devnet: Devnet, bench: O
         "prover-server": Level.WARNING,
         "prefect-server": Level.WARNING,
         "deployments": Level.WARNING,
+        "alerts": Level.WARNING,
     }
 
 
