@@ -5,9 +5,9 @@ from collections.abc import Callable
 from subprocess import CompletedProcess
 from typing import Any
 
-from infra.devnet import Fault, FaultPlan, ProverTiming
+from infra.devnet import Fault, FaultPlan
 from tests.acceptance.conftest import StartUp
-from tests.acceptance.helpers import Ledger, Prefect, Row, eventually, settled
+from tests.acceptance.helpers import Hold, Ledger, Prefect, Row, eventually, settled
 from tests.devnets import StartDevnet
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -98,7 +98,8 @@ async def test_cancelling_a_proof_parks_it_and_cancelling_a_cycle_loses_nothing(
     start_devnet: StartDevnet, up: StartUp, prefect: Prefect, rows: Ledger
 ) -> None:
     """A cancelled proof is parked and, being paid, still collected; a cancelled cycle's proofs go on in new runs."""
-    devnet = await start_devnet(timing=ProverTiming(0.2, 8.0, 0.2, 0.4))
+    devnet = await start_devnet()
+    proofs = [Hold(devnet.traps, "prover.proof.answering", start=start) for start in (1000, 1050)]
     one = up(devnet)
     first = await _run_of(prefect, rows, "start_block = 1000", "Proving")
     second = await _run_of(prefect, rows, "start_block = 1050", "Proving")
@@ -113,6 +114,8 @@ async def test_cancelling_a_proof_parks_it_and_cancelling_a_cycle_loses_nothing(
         f"id = {second['id']} AND story = 1 AND flow_run_id <> '{second['flow_run_id']}'", alive=one
     )
     assert told_anew["status"] == "PROVING"
+    for proof in proofs:
+        proof.let_go()
     await settled(devnet, 1100, one)
     await prefect.equal(rows)
     assert rows.history(first["id"])[:5] == ["UNREQ", "WITNESSGEN", "PROVING", "PARKED", "COMPLETE"]

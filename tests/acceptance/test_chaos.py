@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.helpers import ROOT
 
-LIMIT_SECONDS = 400
+LIMIT_SECONDS = 800
 
 
 @pytest.mark.timeout(LIMIT_SECONDS + 60)

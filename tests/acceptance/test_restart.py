@@ -33,7 +33,7 @@ async def test_after_a_kill_proofs_are_taken_up_by_their_ids(
     start_devnet: StartDevnet, up: StartUp, prefect: Prefect, rows: Ledger
 ) -> None:
     """Killed while two ranges are proven: work goes on within 15 s of the restart, and nothing is asked again."""
-    devnet = await start_devnet(timing=ProverTiming(0.2, 3.0, 0.2, 0.4))
+    devnet = await start_devnet(timing=ProverTiming(0.2, 8.0, 0.2, 0.4))
     one = up(devnet, POLL_INTERVAL="1s")
     proving = await rows.having("status = 'PROVING'", at_least=2, alive=one)
     one.kill()
@@ -93,7 +93,7 @@ def _processes_of(up: Up) -> list[str]:
 
 async def test_a_standby_takes_over(start_devnet: StartDevnet, up: StartUp, rows: Ledger) -> None:
     """A second process on the same ledger stands by; after kill -9 of the first it goes on within 15 s."""
-    devnet = await start_devnet(timing=ProverTiming(0.2, 3.0, 0.2, 0.4))
+    devnet = await start_devnet(timing=ProverTiming(0.2, 8.0, 0.2, 0.4))
     first = up(devnet, "first")
     await first.says("leading with epoch 1")
     second = up(devnet, "second")

@@ -21,7 +21,7 @@ async def test_a_process_goes_on_from_a_restored_ledger(
     prefect: Prefect,
 ) -> None:
     """Backed up at work, killed, restored: paused it collects by id, resumed it settles; nothing is asked twice."""
-    devnet = await start_devnet(timing=ProverTiming(0.2, 3.0, 0.2, 0.4))
+    devnet = await start_devnet(timing=ProverTiming(0.2, 15.0, 0.2, 0.4))
     lost = up(devnet)
     await rows.having("status = 'PROVING'", at_least=2, alive=lost)
     dump(database_url, tmp_path / "ledger.dump")
