@@ -76,7 +76,7 @@ class L1Chain(Outside, Block):
     def block_initialization(self) -> None:
         """Read the URLs; raises `InvalidSettings`."""
         among = endpoints(self.urls.get_secret_value(), "L1_RPC")
-        self._rpc = Failover(among, self.timeout_seconds, self._admit)
+        self._rpc = Failover(among, self.timeout_seconds, self._admit, _is_answer)
         self._chain_id = self.expected_chain_id
 
     async def aclose(self) -> None:
@@ -141,7 +141,7 @@ class L1Chain(Outside, Block):
             if not self._by_number:
                 return await self._stated(method, *params, pinned)
         except RpcError as error:
-            if error.code in {_NOT_FOUND, _UNKNOWN_BLOCK} or _GONE.search(error.rpc_message):
+            if _is_gone(error):
                 raise ChainMoved(f"L1 block {at.number} (0x{at.hash.hex()[:8]}..) is no longer canonical") from error
             if error.code != _INVALID_PARAMS and not _NO_OBJECTS.search(error.rpc_message):
                 raise
@@ -290,6 +290,16 @@ class L1Chain(Outside, Block):
         if told != keccak(raw):
             raise OutcomeUnknown(f"{where}: result is 0x{told.hex()}, not the transaction's hash")
         return Sent.ACCEPTED
+
+
+def _is_gone(error: RpcError) -> bool:
+    """Whether a node says that a pinned block is not on its chain."""
+    return error.code in {_NOT_FOUND, _UNKNOWN_BLOCK} or bool(_GONE.search(error.rpc_message))
+
+
+def _is_answer(error: RpcError) -> bool:
+    """Whether an error is about the call and the chain, not about the node: another one is not asked."""
+    return _is_gone(error) or reverted(error) is not None
 
 
 def _shown(value: object) -> object:

@@ -129,7 +129,8 @@ class Failover:
     """Endpoints in order of preference. Reads go to the next where one is down; one that was down rests for 30 s.
 
     What leads on: an endpoint that is down or asks for a pause, serves another chain, or answers what is no JSON-RPC.
-    An answer, an error object too, is the caller's to see.
+    So does an error object that is no answer (`is_answer`, such as a revert is one), for it may be this node's alone:
+    state that it has pruned, a method that it does not have. Where no endpoint knows better, the first one's is raised.
 
     `admit` is asked before an endpoint serves: at first, after it was down, and every 300 s. Sends go to the
     `clients` themselves: they are one at a time, and must not queue behind reads.
@@ -145,10 +146,12 @@ class Failover:
         among: Sequence[Endpoint],
         timeout_seconds: float,
         admit: Callable[[JsonRpc], Awaitable[None]] | None = None,
+        is_answer: Callable[[RpcError], bool] = lambda _: False,
     ) -> None:
         self.clients = [JsonRpc(endpoint) for endpoint in among]
         self._timeout = timeout_seconds
         self._admit = admit
+        self._is_answer = is_answer
         self._rests_until = [0.0] * len(self.clients)
         self._admitted_until = [0.0] * len(self.clients)
         self._share = max(1, self.IN_FLIGHT // len(self.clients))
@@ -169,6 +172,7 @@ class Failover:
         The timeout of the call begins with its turn.
         """
         failures: list[ProposerError] = []
+        refusals: list[RpcError] = []
         untried = set(range(len(self.clients)))
         while untried:
             i = min(untried, key=lambda one: (self._rests(one), one))
@@ -182,7 +186,11 @@ class Failover:
             except (EndpointDown, WrongChain, BadReply) as error:
                 untried.discard(i)
                 failures.append(error)
-        raise _worst(failures)
+            except RpcError as error:
+                refusals.append(error)
+                if self._is_answer(error) or all(map(self._rests, untried)):
+                    break
+        raise refusals[0] if refusals else _worst(failures)
 
     async def admit(self, client: JsonRpc) -> None:
         """Let an endpoint serve; raises what `admit` raises."""

@@ -61,6 +61,7 @@ def apply(name: Name = None, env_file: EnvFile = None) -> None:
 
     from deployments.apply import apply as run
     from deployments.apply import check_names
+    from deployments.prefect_errors import brief
 
     try:
         problems, unchecked = asyncio.run(check_names(environment))
@@ -68,7 +69,7 @@ def apply(name: Name = None, env_file: EnvFile = None) -> None:
             refuse(problems)
         lines = asyncio.run(run(environment, environment.database_url.get_secret_value()))
     except (httpx.HTTPError, PrefectException) as error:
-        refuse([f"PREFECT_API_URL: {type(error).__name__}: {error}; check the address and that a Prefect server runs"])
+        refuse([f"PREFECT_API_URL: {brief(error)}; check the address and that a Prefect server of this version runs"])
     if unchecked:
         typer.echo(f"proposer: {unchecked}", err=True)
     for line in lines:

@@ -13,6 +13,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from deployments.claim import Claim
+from deployments.prefect_errors import brief
 from deployments.runner import Runner, Runs, query_seconds
 from flows.alerts import Alerts
 from flows.context import Proposer, snapshot_of
@@ -110,7 +111,7 @@ class Process:
         waiting = list(self._proposer.witnesses.values())
         log.info("stopping: %s request%s to be answered", len(waiting), "" if len(waiting) == 1 else "s")
         if waiting:
-            await asyncio.wait(waiting, timeout=self._proposer.settings.drain_seconds)
+            await asyncio.wait(waiting, timeout=self._proposer.drain_left())
         left = [task for task in waiting if not task.done()]
         for task in left:
             task.cancel()
@@ -120,7 +121,7 @@ class Process:
                 async with asyncio.timeout(5):
                     await self._runner.drain()
                     await self._mirror.catch_up()
-            except (*PREFECT_AWAY, ProposerError) as error:
+            except Exception as error:  # noqa: BLE001 - nor keep the leadership from being released
                 log.info("Prefect's history is completed at the next start: %s", type(error).__name__)
         for duty in duties:
             duty.cancel()
@@ -204,7 +205,11 @@ class Process:
             if self._runner is None or not self._prefect_answers:
                 raise TimeoutError("Prefect does not answer")
             await self._runner.wake(why)
-        except (*PREFECT_AWAY, ObjectNotFound):
+        except ProposerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever Prefect answers must not stop settlement
+            if not isinstance(error, (*PREFECT_AWAY, ObjectNotFound)):
+                self._say_once("Prefect", AWAY % brief(error))
             await self._without_prefect(why)
         else:
             self._woken_at = time.monotonic()
@@ -225,7 +230,7 @@ class Process:
             except (NotLeader, NameClash):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Prefect does must not stop settlement
-                self._say_once("Prefect", AWAY % repr(error)[:500])
+                self._say_once("Prefect", AWAY % brief(error))
             await asyncio.sleep(2)
 
     async def _serve(self, client: PrefectClient) -> None:

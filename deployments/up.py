@@ -110,7 +110,7 @@ async def _answered(proposer: Proposer) -> None:
     """Wait for the answers to what a lost leadership has asked for: their ids are left for the one that leads."""
     if waiting := list(proposer.witnesses.values()):
         log.info("stopping: %d requests of a former leadership to be answered", len(waiting))
-        await asyncio.wait(waiting, timeout=proposer.settings.drain_seconds)
+        await asyncio.wait(waiting, timeout=proposer.drain_left())
 
 
 async def _database(environment: Environment, stack: AsyncExitStack) -> tuple[str, EmbeddedPostgres | None]:

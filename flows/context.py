@@ -1,6 +1,7 @@
 """What a stage acts with: the blocks, the ledger, and the claim to be the leader."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -81,6 +82,8 @@ class Proposer:
     """Account to look at and to simulate as where there is no signer: in a dry run."""
     draining: bool = False
     """Nothing new is claimed any more."""
+    drained_at: float | None = None
+    """When a stop waits for answers no longer, by `time.monotonic`; None before it waits."""
     record: Record = field(default_factory=Record)
     """What became of this process's cycles."""
     pages: dict[str, Page] = field(default_factory=dict[str, Page])
@@ -105,6 +108,12 @@ class Proposer:
         """Return a transaction's hash for a person: with its address in the explorer where one is set."""
         shown, explorer = f"0x{tx_hash.hex()}", self.settings.explorer_url
         return f"{shown} ({explorer}/tx/{shown})" if explorer else shown
+
+    def drain_left(self) -> float:
+        """Return the seconds that a stop still waits for answers; they count from the first call."""
+        if self.drained_at is None:
+            self.drained_at = time.monotonic() + self.settings.drain_seconds
+        return max(0.0, self.drained_at - time.monotonic())
 
     def must_lead(self) -> None:
         """Raise `NotLeader` unless the claim holds now: the last check before money is spent."""

@@ -106,7 +106,8 @@ class Mirror:
 
     async def look_for_cancelled(self) -> None:
         """Park the requests whose runs a person cancelled; tell the story of those anew that fell with their cycle."""
-        open_runs = await self._proposer.ledger.open_runs()
+        # a run that is behind may have been cancelled before its request was taken up again
+        open_runs = await self._proposer.ledger.open_runs(shown=True)
         if not open_runs:
             return
         by_run = {run: request for request, run in open_runs.items()}
@@ -204,6 +205,10 @@ class Mirror:
             )
         except ObjectNotFound:
             return None
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.CONFLICT:
+                raise
+            return None  # the cycle's run is gone: deleted by hand, or this is another database
         return task_run.id
 
 

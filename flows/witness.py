@@ -21,7 +21,7 @@ from proposer.errors import (
     RateLimited,
     RequestRefused,
 )
-from proposer.requests import Failure, Kind, ProofRequest
+from proposer.requests import Failure, Kind, ProofRequest, Status
 from proposer.retry import pause_while_down, successors
 from proposer.units import L1Ref
 
@@ -85,6 +85,8 @@ async def _ask(proposer: Proposer, request: ProofRequest) -> Accepted | MockProv
         raise RequestRefused("the aggregation has no checkpoint", 0)
     if request.unknown_outcomes:
         await compare_members(proposer, request)
+        if (await proposer.ledger.request(request.id)).status is not Status.WITNESSGEN:
+            raise LedgerMoved("it was closed while its range proofs were compared with the server's")
     lengths = await proposer.ledger.proof_lengths(request.members)
     proposer.must_lead()
     async with asyncio.timeout(timeout):
@@ -119,7 +121,7 @@ async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepte
     while True:
         try:
             return await _written(proposer, request, answer)
-        except (EndpointDown, NotLeader) as error:
+        except EndpointDown as error:
             if str(error) != said:
                 said = str(error)
                 log.warning("%s: its answer is not written down yet: %s", request, said)
@@ -129,7 +131,7 @@ async def _write_down(proposer: Proposer, request: ProofRequest, answer: Accepte
 
 async def _written(proposer: Proposer, request: ProofRequest, answer: Accepted | MockProven) -> bool:
     if isinstance(answer, MockProven):
-        async with proposer.write() as writer:
+        async with proposer.write() as writer:  # where another leads it is worth nothing: whoever that is asks again
             await writer.complete(request, answer.proof, f"proven by the mock server: {len(answer.proof)} bytes")
         return True
     try:
@@ -148,7 +150,7 @@ async def take_answers(proposer: Proposer) -> list[str]:
     for request_id, prover_id in await proposer.ledger.answers_left():
         async with proposer.write() as writer:
             proving = await writer.take_answer(request_id, prover_id)
-        became = "it is being proven" if proving else "it is looked at beside what carries the request on"
+        became = "it is being proven" if proving else "its history says what becomes of it"
         said.append(f"request {request_id} was answered to a process that leads no more, as {prover_id}: {became}")
     return said
 

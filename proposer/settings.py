@@ -46,8 +46,7 @@ class ProposerSettings(BaseModel):
     max_proof_time: Seconds = Field(default=14400, gt=0, alias="MAX_PROOF_TIME")
     """Seconds the network may prove before the request is given up after one last look."""
     submission_interval: int = Field(default=1, ge=1, alias="SUBMISSION_INTERVAL")
-    """Least L2 blocks between two outputs; the contract's own interval holds where it is larger. What is paid for
-    is proposed where the contract takes it."""
+    """Least L2 blocks between two outputs; the contract's own interval holds where it is larger."""
     max_tail_wait: Seconds = Field(default=1800, ge=0, alias="MAX_TAIL_WAIT")
     """Seconds after which a shorter range may complete the next required block."""
     num_confirmations: int = Field(default=10, ge=1, alias="NUM_CONFIRMATIONS")

@@ -24,8 +24,12 @@ _TTL = literal(timedelta(seconds=TTL_SECONDS))
 
 
 async def take(connection: AsyncConnection, owner: str) -> int | None:
-    """Take the leadership if it is free or expired: return the new epoch, or None while another holds it."""
+    """Take the leadership if it is free or expired: return the new epoch, or None while another holds it.
+
+    It waits for the writes that the last holder has begun.
+    """
     now = func.clock_timestamp()
+    await connection.execute(select(_l.id).where(_l.expires_at < now).with_for_update())
     statement = (
         insert(leadership)
         .values(id=1, owner=owner, epoch=1, taken_at=now, expires_at=now + _TTL)
@@ -74,11 +78,14 @@ async def leader(connection: AsyncConnection) -> Leader | None:
 
 
 async def fence(connection: AsyncConnection, epoch: int) -> None:
-    """Hold the row for this transaction: a takeover waits for it, and a stale epoch raises `NotLeader`."""
+    """Hold the row for this transaction: a takeover waits for it, and a stale epoch raises `NotLeader`.
+
+    A renewal does not wait: a write that takes long costs nobody the leadership.
+    """
     statement = (
         select(_l.owner)
         .where(_l.epoch == epoch, _l.expires_at >= func.clock_timestamp())
-        .with_for_update(read=True, key_share=False)
+        .with_for_update(read=True, key_share=True)
     )
     if (await connection.execute(statement)).one_or_none() is None:
         raise NotLeader("another proposer process holds the leadership of this ledger; this one stands by")

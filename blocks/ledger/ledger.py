@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from blocks.ledger.inbox import Inbox
@@ -262,9 +262,17 @@ class Ledger(Inbox):
                 for row in await connection.execute(queued_last)
             ]
 
-    async def open_runs(self) -> dict[int, str]:
-        """Return the Prefect runs of the requests that a person could cancel, by request id."""
-        where = (_r.status.in_([Status.UNREQ.value, *(s.value for s in IN_FLIGHT)]), _r.flow_run_id.is_not(None))
+    async def open_runs(self, *, shown: bool = False) -> dict[int, str]:
+        """Return the Prefect runs of the requests that a person could cancel, by request id.
+
+        With `shown`, only those that show everything that has happened.
+        """
+        is_shown = _r.last_event == _r.mirrored_event if shown else true()
+        where = (
+            _r.status.in_([Status.UNREQ.value, *(s.value for s in IN_FLIGHT)]),
+            _r.flow_run_id.is_not(None),
+            is_shown,
+        )
         async with self.connect() as connection:
             rows = await connection.execute(select(_r.id, _r.flow_run_id).where(*where).order_by(_r.id))
             return {row.id: row.flow_run_id for row in rows}

@@ -90,6 +90,9 @@ class Writer(JournalWriter):
         if not moved:
             late = update(proof_requests).where(_r.id == request_id, _r.prover_request_id.is_(None))
             await self._connection.execute(late.values(**values))
+            kept = select(_r.prover_request_id).where(_r.id == request_id)
+            if (await self._connection.execute(kept)).scalar_one() != prover_id:
+                await self.note(request_id, f"{why} too; it is looked at by the id that it has")
         return moved
 
     async def take_answer(self, request_id: int, prover_id: str) -> bool:
@@ -260,14 +263,18 @@ class Writer(JournalWriter):
             .values(flow_run_id=None, story=_r.story + 1, mirrored_event=0)
         )
 
-    async def prune_proofs(self, after_seconds: int) -> int:
-        """Delete the bytes of proofs settled this long ago; the rows stay. Return how many."""
-        settled = select(_r.id).where(
-            _r.id == proofs.c.request_id,
-            _r.status == Status.RELAYED.value,
-            _r.since < func.now() - timedelta(seconds=min(after_seconds, _TEN_YEARS)),
+    async def prune_proofs(self, after_seconds: int, at_most: int = 50) -> int:
+        """Delete the bytes of proofs settled this long ago; the rows stay. Return how many, `at_most` at a time."""
+        settled = (
+            select(proofs.c.request_id)
+            .join(proof_requests, _r.id == proofs.c.request_id)
+            .where(
+                _r.status == Status.RELAYED.value,
+                _r.since < func.now() - timedelta(seconds=min(after_seconds, _TEN_YEARS)),
+            )
+            .limit(at_most)
         )
-        return (await self._connection.execute(delete(proofs).where(settled.exists()))).rowcount
+        return (await self._connection.execute(delete(proofs).where(proofs.c.request_id.in_(settled)))).rowcount
 
     async def _move(
         self,

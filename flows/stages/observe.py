@@ -21,6 +21,9 @@ KEPT_SECONDS = 86_400
 PRUNE_SECONDS = 600.0
 """Between two deletions of proofs that are not needed any more: it reads every proof's row, a look reads none."""
 
+PRUNED_AT_ONCE = 50
+"""Proofs deleted in one transaction, of a megabyte each; what is left of them follows at the next look."""
+
 T = TypeVar("T")
 
 
@@ -79,8 +82,9 @@ async def remember(proposer: Proposer, outside: Outside) -> None:
             await writer.stop_looking_below(outside.oracle.latest_block, FINAL_SECONDS)
             if time.monotonic() - proposer.pruned_at > PRUNE_SECONDS:
                 # neither the contract's owner nor a reorg takes an older output away: no proof below is needed again
-                await writer.prune_proofs(max(outside.oracle.finalization_period, KEPT_SECONDS))
-                proposer.pruned_at = time.monotonic()
+                kept = max(outside.oracle.finalization_period, KEPT_SECONDS)
+                if await writer.prune_proofs(kept, PRUNED_AT_ONCE) < PRUNED_AT_ONCE:
+                    proposer.pruned_at = time.monotonic()
             required = next_required(outside.oracle.latest_block, proposer.settings, outside.oracle)
             if await writer.finalized() >= required:
                 await writer.mark("required", required, rising=False)

@@ -80,7 +80,7 @@ async def _look(proposer: Proposer, due: Sequence[ProofRequest], said: list[str]
     unexpected = [e for e in errors if not isinstance(e, ProposerError)]
     if unexpected:
         raise unexpected[0]
-    if len(errors) == len(due) and isinstance(errors[0], EndpointDown):
+    if len(errors) == len(due) and isinstance(errors[0], EndpointDown) and not await _answers_else(proposer, due, now):
         raise errors[0]
     failed = [(r, e) for r, e in zip(due, results, strict=True) if isinstance(e, ProposerError)]
     said += await _give_up_unanswered(proposer, failed, now)
@@ -111,10 +111,21 @@ def _is_overdue(proposer: Proposer, request: ProofRequest, now: datetime) -> boo
     return now - request.since > timedelta(seconds=proposer.settings.max_proof_time)
 
 
+async def _answers_else(proposer: Proposer, due: Sequence[ProofRequest], now: datetime) -> bool:
+    """Whether the server is there although no look was answered; asked only where one of them is overdue."""
+    if not any(_is_overdue(proposer, request, now) for request in due):
+        return False
+    try:
+        await proposer.server.validate_config(proposer.oracle.address)
+    except ProposerError:
+        return False
+    return True
+
+
 async def _give_up_unanswered(
     proposer: Proposer, failed: Sequence[tuple[ProofRequest, ProposerError]], now: datetime
 ) -> list[str]:
-    """End overdue requests whose looks go unanswered while others are answered: the server is there for those."""
+    """End overdue requests whose looks go unanswered while the server answers something else."""
     ended: list[str] = []
     for request, error in failed:
         log.warning("%s: %s", request, error)

@@ -49,7 +49,7 @@ async def _propose(cycle: Cycle, request: ProofRequest, report: StageReport) -> 
     try:
         sent = await send(proposer, Purpose.PROPOSE, calldata, request=request.id)
     except Reverted as error:
-        await _note_revert(cycle, request, error)
+        await _note_revert(cycle, request, calldata, error)
         return would_revert(request, error)
     if isinstance(sent, Reason):
         return sent
@@ -80,9 +80,14 @@ def reverts_when_mined(request: ProofRequest) -> Reason:
     )
 
 
-async def _note_revert(cycle: Cycle, request: ProofRequest, error: Reverted) -> None:
-    """Write the revert down; the second time that it is about the proof itself, build another aggregation."""
+async def _note_revert(cycle: Cycle, request: ProofRequest, calldata: bytes, error: Reverted) -> None:
+    """Write the revert down; the second time that it is about the proof itself, build another aggregation.
+
+    The estimate may have been a node's that lags behind the contract's head, where no proof from that head is right.
+    """
     proposer = cycle.proposer
+    if blames_the_proof(error.name) and not await _reverts_where_read(cycle, calldata):
+        return
     sentence = f"the proposal would revert: {error.name}; nothing was sent"
     again = any(event.why == sentence for event in await proposer.ledger.events(request.id))
     async with proposer.write() as writer:
@@ -93,6 +98,19 @@ async def _note_revert(cycle: Cycle, request: ProofRequest, error: Reverted) -> 
         follow = successors(request, failure, proposer.settings.retry_policy, now)
         async with proposer.write() as writer:
             await writer.fail(request, failure, f"the contract refuses it twice: {error.name}", follow, poll=False)
+
+
+async def _reverts_where_read(cycle: Cycle, calldata: bytes) -> bool:
+    """Whether a call reverts in the very block that the contract was read at."""
+    proposer = cycle.proposer
+    assert cycle.outside.oracle is not None  # nothing is proposed without it
+    try:
+        await proposer.l1.call(proposer.oracle.address, calldata, cycle.outside.oracle.at, proposer.account)
+    except Reverted:
+        return True
+    except ProposerError:
+        return False
+    return False
 
 
 async def node_still_agrees(proposer: Proposer, request: ProofRequest) -> Reason | None:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest_asyncio
 from prefect.client.orchestration import PrefectClient, get_client
@@ -12,12 +13,19 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Running
 
+from blocks.ledger import Ledger as LedgerBlock
 from deployments.apply import WORK_POOL_TYPE
 from deployments.runner import Runner, Runs
 from flows.context import Proposer
 from flows.cycle import propose_cycle
+from flows.mirror import Mirror
+from flows.prove import prove
+from proposer.intents import Plan
+from proposer.ranges import BlockRange
+from proposer.requests import Kind, NewRequest
 from tests.acceptance.helpers import Prefect
 from tests.acceptance.prefect_servers import SessionServer
+from tests.proposer.samples import OURS
 
 NAME = "cut-off"
 
@@ -65,3 +73,22 @@ async def test_a_run_whose_end_prefect_missed_is_closed_once_it_answers(client: 
         ("CRASHED", "Prefect was away when this run ended; the ledger has what it did"),
         ("COMPLETED", "settled 1100"),
     ]
+
+
+async def test_a_request_whose_cycle_was_deleted_is_shown_without_it(
+    client: PrefectClient, ledger: LedgerBlock, epoch: int
+) -> None:
+    """Deleted by hand, or Prefect's database is another one now: it holds up no other's story."""
+    flow_id = await client.create_flow(prove)
+    await client.create_deployment(flow_id, name=NAME, work_pool_name=NAME)
+    gone = NewRequest(kind=Kind.RANGE, range=BlockRange(0, 10), attempt=1, commitments=OURS)
+    async with ledger.write(epoch) as writer:
+        await writer.apply(Plan(inserts=(gone,)), str(uuid4()))
+        await writer.apply(Plan(inserts=(replace(gone, range=BlockRange(10, 20)),)))
+    proposer = SimpleNamespace(
+        name=NAME, ledger=ledger, ledger_id="tests", cycle_lock=asyncio.Lock(), write=lambda: ledger.write(epoch)
+    )
+    assert await Mirror(cast("Proposer", proposer), client).catch_up() == 2
+    assert await ledger.to_mirror(10) == []
+    runs = [await client.read_flow_run(UUID(run)) for run in (await ledger.open_runs()).values()]
+    assert [(run.parent_task_run_id, run.state_name) for run in runs] == [(None, "Unrequested")] * 2

@@ -105,6 +105,15 @@ async def test_a_takeover_waits_for_an_open_write(ledger: Ledger, lead: Lead) ->
     assert await _finalized(ledger) == 5
 
 
+async def test_a_renewal_does_not_wait_for_a_write(ledger: Ledger, epoch: int) -> None:
+    """One that takes longer than the claim lasts costs nobody the leadership."""
+    async with ledger.write(epoch) as writer:
+        await writer.mark("finalized", 5, rising=True)
+        async with asyncio.timeout(4), ledger.connect() as other:
+            assert await leadership.renew(other, epoch)
+            assert await leadership.take(other, "two") is None
+
+
 async def test_writes_of_the_same_leader_do_not_wait_for_one_another(ledger: Ledger, epoch: int) -> None:
     """The fence is a shared lock."""
     async with ledger.write(epoch) as one:

@@ -175,3 +175,17 @@ async def test_a_write_that_fails_leaves_nothing(ledger: Ledger, epoch: int) -> 
         await mark_and_stumble()
     async with ledger.connect() as connection:
         assert (await connection.execute(marks.select())).all() == []
+
+
+async def test_a_ledger_of_the_first_revision_is_brought_up_to_date(ledger: Ledger) -> None:
+    """Its rows stay, and it is no other than a new one."""
+    new = {what: await _shape(ledger, what) for what in SHAPE}
+    await _insert(ledger, row())
+    async with ledger.connect() as connection:
+        await connection.execute(text("DROP TABLE late_answers"))
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        await connection.commit()
+    await ledger.migrate()
+    assert {what: await _shape(ledger, what) for what in SHAPE} == new
+    assert [request.range.end for request in (await ledger.view(0)).requests] == [300]
+    assert await ledger.answers_left() == []

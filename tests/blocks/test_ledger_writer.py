@@ -170,11 +170,13 @@ async def test_a_late_id_is_kept_on_its_closed_row_and_looked_at(
     await force(ledger, request_id, closed, prover_request_id=None)
     async with ledger.write(epoch) as writer:
         assert not await writer.proving(request_id, "0xlate")
+        assert not await writer.proving(request_id, "0xlate"), "a commit whose answer was lost is repeated"
         assert not await writer.proving(request_id, "0xother")
     row = await ledger.request(request_id)
     assert (row.status, row.prover_id) == (closed, "0xlate")
     assert row.next_poll_at is not None
-    assert len(await ledger.events(request_id)) == 1
+    _, other = await ledger.events(request_id)
+    assert "0xother too" in other.why
 
 
 COMPLETABLE = [s for s in Status if Status.COMPLETE in TRANSITIONS[s] and s is not Status.RELAYED]
@@ -477,3 +479,37 @@ async def test_an_unknown_request_is_not_moved(ledger: Ledger, epoch: int, statu
         assert not await writer.move(Move(404, status, Status.CANCELLED, "no"))
     with pytest.raises(UnknownRequest, match="no proof request 404"):
         await ledger.request(404)
+
+
+async def test_a_second_id_of_a_request_is_in_its_history(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """It is paid for, and a row has room for one: a person finds it."""
+    async with ledger.write(epoch) as writer:
+        await writer.claim(request_id, None)
+        assert await writer.proving(request_id, "a" * 64)
+    await ledger.leave_answer(request_id, "b" * 64)
+    async with ledger.write(epoch) as writer:
+        assert not await writer.take_answer(request_id, "b" * 64)
+    assert (await ledger.request(request_id)).prover_id == "a" * 64
+    assert "b" * 64 in (await ledger.events(request_id))[-1].why
+    assert await ledger.answers_left() == []
+
+
+async def test_many_proofs_are_pruned_a_few_at_a_time(ledger: Ledger, epoch: int) -> None:
+    numbers = await insert(ledger, epoch, *(new(start, start + 300) for start in (0, 300, 600)))
+    for number in numbers:
+        before = await force(ledger, number, Status.PROVING)
+        async with ledger.write(epoch) as writer:
+            await writer.complete(before, b"proof", "proven")
+            await writer.move(Move(number, Status.COMPLETE, Status.RELAYED, "settled"))
+    async with ledger.write(epoch) as writer:
+        assert [await writer.prune_proofs(0, 2) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_runs_that_are_behind_are_told_apart(ledger: Ledger, epoch: int, request_id: int) -> None:
+    """What a person cancelled there may have been taken up again since."""
+    async with ledger.write(epoch) as writer:
+        await writer.mirrored(request_id, "run-1", 0)
+    assert (await ledger.open_runs(), await ledger.open_runs(shown=True)) == ({request_id: "run-1"}, {})
+    async with ledger.write(epoch) as writer:
+        await writer.mirrored(request_id, "run-1", (await ledger.events(request_id))[-1].id)
+    assert await ledger.open_runs(shown=True) == {request_id: "run-1"}

@@ -382,3 +382,22 @@ async def test_speaks_v1_through_a_proxy(server: Server) -> None:
     async with chain(server, lambda m, p: "0x" + "22".zfill(24).ljust(64, "2") if m == "eth_getStorageAt" else
                      said[p[0].lower()]) as l1:  # fmt: skip
         assert await L2OutputOracle(address=TO).speaks_v1(l1) is True
+
+
+async def test_an_error_that_may_be_the_nodes_own_leads_on_and_an_answer_does_not(
+    server: Server, second: Server
+) -> None:
+    """State that one has pruned another has; what reverts at one reverts everywhere. Where all refuse: the first's."""
+    pruned = {"error": {"code": -32000, "message": "missing trie node 5e1f (path )"}}
+    server.rpc(lambda method, _: "0x1" if method == "eth_chainId" else pruned)
+    second.rpc(lambda method, _: "0x1" if method == "eth_chainId" else "0x2a")
+    async with L1Chain(urls=f"{server.plain},{second.plain}") as l1:
+        assert await l1.balance("0x" + "11" * 20) == 42
+        second.rpc(lambda *_: {"error": {"code": -32601, "message": "the method does not exist"}})
+        with pytest.raises(RpcError, match="missing trie node"):
+            await l1.balance("0x" + "11" * 20)
+        server.rpc(lambda *_: {"error": {"code": 3, "message": "execution reverted: no"}})
+        asked = len(second.seen)
+        with pytest.raises(Reverted, match="no"):
+            await l1.call("0x" + "11" * 20, b"")
+        assert len(second.seen) == asked

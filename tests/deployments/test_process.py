@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_HOME, temporary_settings
@@ -16,6 +16,7 @@ from blocks.ledger import Ledger, leadership
 from deployments import process
 from deployments.claim import Claim
 from deployments.process import Process
+from deployments.runner import Runner
 from flows.context import Proposer
 from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from infra.devnet.loopback import free_port
@@ -196,3 +197,31 @@ async def test_a_stolen_leadership_ends_it_and_what_waits_for_an_answer_goes_on(
         await asyncio.sleep(0.6)
         assert len(devnet.prover.log.of("post")) == asked
     assert await led.statuses() == {"WITNESSGEN": 2}
+
+
+async def test_an_answer_of_prefect_that_makes_no_sense_does_not_end_the_process(
+    devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a login page where JSON should be: the cycle runs without Prefect, and all is settled."""
+    woken: list[str] = []
+
+    class Confused:
+        async def wake(self, why: str) -> None:
+            woken.append(why)
+            raise ValueError("Expecting value: line 1 column 1 (char 0)")
+
+    async def confused(self: Process) -> None:
+        self._runner, self._prefect_answers = cast("Runner", Confused()), True
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Process, "_with_prefect", confused)
+    async with leading(devnet, ledger, tmp_path) as led:
+
+        async def settled() -> bool:
+            assert not led.task.done(), led.task.exception()
+            return await devnet.latest_block_number() == 1100
+
+        await eventually("the output at 1100 is on the chain", settled)
+        led.stop.set()
+        assert await asyncio.wait_for(led.task, 60)
+    assert woken

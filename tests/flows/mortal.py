@@ -114,9 +114,9 @@ class Life:
             self.stalled.add(task)
 
     async def turn(self) -> None:
-        """Hold up a task that writes again after a ledger or a leadership that was away, until it may be back."""
+        """Hold up a task that writes again after a ledger that was away, until that may be back."""
         task = asyncio.current_task()
-        while task in self.stalled and self.alive and ("ledger" in self.world.down or not self.leads):
+        while task in self.stalled and self.alive and "ledger" in self.world.down:
             self.changed.clear()
             await self.changed.wait()
         self.stalled.discard(task)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from blocks.ledger import Ledger, Writer
-from proposer.errors import EndpointDown, NotLeader
+from proposer.errors import EndpointDown
 from tests.flows.mortal import End, Family, Life
 
 
@@ -54,23 +54,33 @@ class MortalLedger(Ledger):
             life.must_live()
             yield connection
 
+    async def leave_answer(self, request_id: int, prover_id: str) -> None:
+        """Leave it, unless this is the step's doomed write."""
+        life = self._life
+        end = life.strikes(Family.WRITE, "leave an answer")
+        if end is End.DIES_BEFORE:
+            raise life.die()
+        if end is End.FAILS_BEFORE:
+            raise EndpointDown("the connection was cut before COMMIT")
+        await super().leave_answer(request_id, prover_id)
+        if end is End.DIES_AFTER:
+            raise life.die()
+        if end is End.FAILS_AFTER:
+            raise EndpointDown("the connection was cut after COMMIT")
+
     @asynccontextmanager
     async def write(self, epoch: int) -> AsyncGenerator[Writer]:
         """Write, unless this is the step's doomed write."""
         life = self._life
         await life.turn()
         end = life.strikes(Family.WRITE, "write")
-        try:
-            async with super().write(epoch) as writer:
-                yield writer
-                life.must_live()
-                if end is End.DIES_BEFORE:
-                    raise life.die()
-                if end is End.FAILS_BEFORE:
-                    raise EndpointDown("the connection was cut before COMMIT")
-        except NotLeader:
-            life.stall()
-            raise
+        async with super().write(epoch) as writer:
+            yield writer
+            life.must_live()
+            if end is End.DIES_BEFORE:
+                raise life.die()
+            if end is End.FAILS_BEFORE:
+                raise EndpointDown("the connection was cut before COMMIT")
         if end is End.DIES_AFTER:
             raise life.die()
         if end is End.FAILS_AFTER:

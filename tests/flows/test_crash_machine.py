@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from blocks.ledger.database import async_url
 from blocks.ledger.tables import leadership, metadata
 from flows import witness
+from flows.context import Proposer
 from flows.cycle import call, run_stages
 from flows.stages import observe, proving
 from flows.transactions import tend
+from flows.witness import take_answers
 from proposer.errors import ProposerError
 from proposer.intents import Move
 from proposer.requests import OPEN, TRANSITIONS, Failure, Kind, Status
@@ -191,7 +193,7 @@ class Crashes(RuleBasedStateMachine):
             case "cycle":
                 await self._do(process, what, lambda: run_stages(proposer, call, observe.plainly))
             case "look":
-                await self._do(process, what, lambda: proving.look(proposer))
+                await self._do(process, what, lambda: _look(proposer))
             case _:
                 await self._do(process, what, lambda: tend(proposer))
 
@@ -333,7 +335,8 @@ class Crashes(RuleBasedStateMachine):
         events = await self.rig.query("SELECT * FROM request_events ORDER BY id")
         self._histories_are_legal(rows, events)
         self._open_ranges_do_not_overlap(rows)
-        self._no_id_is_lost(rows)
+        left = {row.prover_request_id for row in await self.rig.query("SELECT * FROM late_answers")}
+        self._no_id_is_lost(rows, left | {word for event in events for word in event.why.split()})
         self._unknown_outcomes_are_asked_once(rows, events)
         await self._the_journal_is_complete()
         self._nothing_is_checkpointed_twice()
@@ -358,15 +361,18 @@ class Crashes(RuleBasedStateMachine):
         )
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(held)), held
 
-    def _no_id_is_lost(self, rows: dict[int, Any]) -> None:
-        """An id stays in its row, is in one row only, and whoever lives has written down what it was told."""
+    def _no_id_is_lost(self, rows: dict[int, Any], elsewhere: set[str]) -> None:
+        """An id stays in its row, is in one row only, and whoever lives has written down what it was told.
+
+        `elsewhere` is what was left for the leader, or is in a history because its row has another id.
+        """
         ids = {row.prover_request_id: row.id for row in rows.values() if row.prover_request_id is not None}
         assert self.known_ids.items() <= ids.items(), (self.known_ids, ids)
         self.known_ids = ids
         assert ids.keys() <= self.prover.paid.keys()
         for process in [*self.standbys, *([self.leader] if self.leader else [])]:
             stalled = any(not task.done() for task in process.life.stalled if task is not None)
-            assert stalled or process.life.told <= ids.keys(), f"{process.life.name} forgot an id"
+            assert stalled or process.life.told <= ids.keys() | elsewhere, f"{process.life.name} forgot an id"
 
     def _unknown_outcomes_are_asked_once(self, rows: dict[int, Any], events: list[Any]) -> None:
         """What may have been paid twice already waits for a person."""
@@ -439,6 +445,11 @@ class Crashes(RuleBasedStateMachine):
             assert row.status in {Status.FAILED, Status.CANCELLED}, row
             assert row.failure is not None and row.failure_text, row
             assert row.end_block <= self.chain.state.head or row.next_poll_at is not None, row
+
+
+async def _look(proposer: Proposer) -> list[str]:
+    """Look as the process does between cycles."""
+    return [*await take_answers(proposer), *await proving.look(proposer)]
 
 
 def _quietly_if_dead(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -18,9 +18,10 @@ from flows.stages import proving
 from flows.transactions import tend
 from infra.devnet import Devnet, Fault, FaultPlan
 from infra.devnet.rpc import calldata
+from proposer.errors import Reverted
 from proposer.l1_transactions import Purpose, TxStatus
 from proposer.reasons import Code
-from proposer.requests import COVERAGE, Kind, ProofRequest, Status
+from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
 from proposer.units import GWEI
 from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
 
@@ -350,3 +351,42 @@ async def test_an_l1_that_hangs_stops_neither_looks_nor_the_cycle(devnet: Devnet
         assert {r.status for r in await every_request(proposer)} <= COVERAGE
         await devnet.anvil.set_block_time(1)
         await _until_settled(devnet, proposer, 1200)
+
+
+async def test_a_node_that_lags_condemns_no_proof(
+    devnet: Devnet, make_proposer: MakeProposer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a load balancer the estimate may be of an older state, where no proof from this head is right."""
+    proposer = await make_proposer(devnet)
+    await _until_proven(proposer)
+
+    async def lags(_: L1Chain, tx: dict[str, Any]) -> int:
+        raise Reverted("InvalidProof")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L1Chain, "estimate_gas", lags)
+        for _ in range(3):
+            assert Code.PROPOSAL_REVERTS in _codes(await cycle(proposer))
+    assert [r.status for r in await _aggregations(proposer)] == [Status.COMPLETE]
+    await _until_settled(devnet, proposer, 1100)
+    assert _asked(devnet, "aggregation") == 1
+
+
+async def test_a_proof_that_the_contract_refuses_twice_is_made_anew(
+    devnet: Devnet, make_proposer: MakeProposer
+) -> None:
+    """It refuses in the block that it was read at too; nothing is sent for the bad one."""
+    proposer = await make_proposer(devnet)
+    await _until_proven(proposer)
+    async with proposer.ledger.connect() as connection:
+        await connection.execute(
+            text("UPDATE proofs SET proof = '\\x0de7e701' || sha256('another') WHERE request_id = 3")
+        )
+        await connection.commit()
+    for refused in (1, 2):
+        assert Code.PROPOSAL_REVERTS in _codes(await cycle(proposer)), refused
+    bad = (await _aggregations(proposer))[0]
+    assert (bad.status, bad.failure) == (Status.FAILED, Failure.REFUSED_BY_CONTRACT)
+    assert await _proposals(proposer) == []
+    await _until_settled(devnet, proposer, 1100)
+    assert _asked(devnet, "aggregation") == 2

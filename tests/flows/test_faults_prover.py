@@ -5,6 +5,7 @@ import time
 from contextlib import aclosing
 from datetime import timedelta
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -12,6 +13,7 @@ from blocks.prover import SuccinctServer
 from flows.context import Proposer
 from flows.stages import proving
 from infra.devnet import Devnet, Fault, FaultPlan
+from proposer.errors import EndpointDown
 from proposer.ranges import BlockRange
 from proposer.reasons import Code
 from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
@@ -294,3 +296,26 @@ async def test_a_long_outage_of_the_server_costs_nothing(devnet: Devnet, make_pr
     await cycle(proposer)
     assert [(r.status, r.attempt) for r in await every_request(proposer)] == [(Status.RELAYED, 1)] * 3
     assert len(devnet.prover.log.of("paid")) == 3
+
+
+async def test_looks_that_alone_go_unanswered_end_with_the_deadline(
+    start_devnet: StartDevnet, make_proposer: MakeProposer
+) -> None:
+    """The server answers everything but the looks at the only proof there is: they do not go on for ever."""
+    devnet = await start_devnet(l2_initial_finalized=1050, submission_interval=50)
+    proposer = await make_proposer(devnet, max_proof_time=0.01, retry_delay=60)
+    await cycle(proposer)
+    await answered(proposer)
+    proposer.server.timeout_seconds = 0.5
+    devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="hang_status", block=1010),)))
+    await due_now(proposer)
+    await proving.look(proposer)
+    await asyncio.gather(*proposer.rounds)
+    given_up, again = await _over(proposer, 1000, 1050)
+    assert (given_up.status, given_up.failure) == (Status.FAILED, Failure.PROOF_TIMEOUT)
+    assert "no answer about the proof" in (given_up.failure_text or "")
+    assert again.status is Status.UNREQ
+    await devnet.prover.stop()
+    await due_now(proposer)
+    with pytest.raises(EndpointDown):
+        await proving.look(proposer)

@@ -169,15 +169,6 @@ STATEMENTS = (
     CREATE INDEX unsettled ON l1_transactions (id) WHERE status IN ('MINED', 'PENDING')
     """,
     """
-    CREATE TABLE late_answers (
-        request_id BIGINT NOT NULL,
-        prover_request_id TEXT NOT NULL,
-        at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
-        CONSTRAINT pk_late_answers PRIMARY KEY (request_id, prover_request_id),
-        CONSTRAINT fk_late_answers_request_id FOREIGN KEY(request_id) REFERENCES proof_requests (id)
-    )
-    """,
-    """
     CREATE TABLE proofs (
         request_id BIGINT NOT NULL,
         proof BYTEA NOT NULL,
