@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
+from sqlalchemy import text
 
 from blocks.ledger import Ledger, leadership
 from tests.postgres import Postgres
 
 _numbers = count(1)
+
+# how long an example takes says nothing of the proposer, only of who else uses the machine
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 async def _migrate(url: str) -> None:
@@ -77,5 +83,9 @@ def lead() -> Lead:
 
 @pytest_asyncio.fixture
 async def epoch(ledger: Ledger, lead: Lead) -> int:
-    """The epoch of this test's leadership of `ledger`."""
-    return await lead(ledger)
+    """The epoch of this test's leadership of `ledger`: for longer than any test, since nobody renews it."""
+    epoch = await lead(ledger)
+    async with ledger.connect() as connection:
+        await connection.execute(text("UPDATE leadership SET expires_at = now() + interval '1 hour'"))
+        await connection.commit()
+    return epoch

@@ -14,7 +14,7 @@ class Say:
     """One scripted answer.
 
     `drop` closes without an answer, `hang` waits until the client goes, `raw` is sent as it is, and then the
-    connection is closed. `after_s` is how long the answer takes.
+    connection is closed. `after_s` is how long the answer takes, from when `after` is set.
     """
 
     body: bytes | str | dict[str, Any] | list[Any] = b""
@@ -24,6 +24,7 @@ class Say:
     hang: bool = False
     raw: bytes | None = None
     after_s: float = 0.0
+    after: asyncio.Event | None = None
 
 
 def members(*proofs: bytes) -> tuple[Sequence[int], AsyncIterator[bytes]]:
@@ -107,6 +108,8 @@ class Server:
                 self.most_under_way = max(self.most_under_way, self.under_way)
                 try:
                     say = self.answer(method, path, body)
+                    if say.after is not None:
+                        await say.after.wait()
                     await asyncio.sleep(say.after_s)
                     if say.hang:
                         await reader.read()

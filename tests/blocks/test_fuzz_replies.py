@@ -76,7 +76,8 @@ def is_bytes(value: object, length: int) -> bool:
 class Case:
     """A block's method: the documented replies it may get, how to ask, and what its value must be like."""
 
-    make: Callable[[str], Any]
+    make: Callable[[str, float], Any]
+    """The block of a URL, with its timeout in seconds."""
     ask: Callable[[Any], Awaitable[object]]
     replies: tuple[Any, ...]
     fits: Callable[[Any], bool]
@@ -88,9 +89,9 @@ class Case:
     rounds: int = ROUNDS
 
 
-def server(mock: bool = False) -> Callable[[str], Any]:
+def server(mock: bool = False) -> Callable[[str, float], Any]:
     """A prover server's client."""
-    return lambda url: SuccinctServer(url=url, mock=mock, timeout_seconds=0.5, max_reply_mib=1)
+    return lambda url, seconds: SuccinctServer(url=url, mock=mock, timeout_seconds=seconds, max_reply_mib=1)
 
 
 def status_fits(said: ProofStatus) -> bool:
@@ -155,7 +156,9 @@ PROVER: dict[str, Case] = {
 
 def node(method: str, replies: Any, ask: Callable[[Any], Awaitable[object]], fits: Any, *fields: str) -> Case:
     """A method of the rollup node."""
-    return Case(lambda url: OpNode(urls=url, timeout_seconds=0.5), ask, (replies, ERROR), fits, fields, method)
+    return Case(
+        lambda url, seconds: OpNode(urls=url, timeout_seconds=seconds), ask, (replies, ERROR), fits, fields, method
+    )
 
 
 ERROR = {"error": {"code": -32000, "message": "not found: block 7", "data": {"data": "0x22aa3a98"}}}
@@ -210,7 +213,13 @@ def chain(method: str, ask: Callable[[Any], Awaitable[object]], fits: Any, *repl
     """A method of L1."""
     fields = ("result", "number", "hash", "timestamp", "baseFeePerGas", *RECEIPT)
     return Case(
-        lambda url: L1Chain(urls=url, timeout_seconds=0.5), ask, (*replies, ERROR), fits, fields, method, OTHERS
+        lambda url, seconds: L1Chain(urls=url, timeout_seconds=seconds),
+        ask,
+        (*replies, ERROR),
+        fits,
+        fields,
+        method,
+        OTHERS,
     )
 
 
@@ -340,7 +349,7 @@ RAW = bytes(ACCOUNT.sign_transaction({"value": 0, "type": 2, **UNSIGNED}).raw_tr
 def remote(method: str, ask: Callable[[Any], Awaitable[object]], fits: Any, *replies: Any) -> Case:
     """A method of the remote signer."""
     return Case(
-        lambda url: Web3Signer(url=url, address=ACCOUNT.address, timeout_seconds=0.5),
+        lambda url, seconds: Web3Signer(url=url, address=ACCOUNT.address, timeout_seconds=seconds),
         *(ask, (*replies, ERROR), fits, ("result",), method),
     )
 
@@ -397,9 +406,9 @@ async def fuzz(name: str, case: Case, server: Server) -> tuple[int, int]:
     for number in range(case.rounds):
         scripted(server, case, Random(f"{name} {number}"))
         # a new one each time: neither a pause nor a rest after the last answer is this test's matter
-        async with case.make(server.url) as block:
+        async with case.make(server.url, 0.5) as block:
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     value = await case.ask(block)
             except ProposerError as error:
                 check_named(error, case, server)
@@ -442,5 +451,5 @@ async def test_documented_replies_are_read(server: Server, name: str) -> None:
         if name == "oracle.view":
             stored = hexed(SELECTORS["getL2Output(uint256)"])
             server.rpc(lambda m, p: STORED if m == "eth_call" and p[0]["data"].startswith(stored) else results[m])
-    async with case.make(server.url) as block:
+    async with case.make(server.url, 10) as block:
         assert case.fits(await case.ask(block))

@@ -132,11 +132,13 @@ async def test_durations_are_told_by_phase(reader: FiguresReader, ledger: Ledger
     """From the event that began the phase, whatever was noted in between."""
     number = await prove(ledger, epoch, 0)
     ages = {"UNREQ": 1000, "WITNESSGEN": 900, "PROVING": 400, "COMPLETE": 100, "RELAYED": 0}
-    for status, seconds in ages.items():
-        await execute(
-            ledger,
-            f"UPDATE request_events SET at = now() - interval '{seconds} seconds' WHERE to_status = '{status}'",
-        )
+    await execute(  # in one transaction, which has one now()
+        ledger,
+        *(
+            f"UPDATE request_events SET at = now() - interval '{seconds} seconds' WHERE to_status = '{status}'"
+            for status, seconds in ages.items()
+        ),
+    )
     async with ledger.write(epoch) as writer:
         await writer.note(number, "looked at")
     found = (await reader.read()).totals

@@ -61,11 +61,11 @@ async def test_an_expired_claim_writes_nothing_even_if_nobody_took_over(ledger: 
 
 
 async def test_a_renewed_claim_lasts_its_full_time(ledger: Ledger, epoch: int) -> None:
-    await _expire(ledger, 1)
+    await _expire(ledger, 5)
     async with ledger.connect() as connection:
         assert await leadership.renew(connection, epoch)
         left = text("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM leadership")
-        assert (await connection.execute(left)).scalar_one() > leadership.TTL_SECONDS - 1
+        assert (await connection.execute(left)).scalar_one() > leadership.TTL_SECONDS - 2 > 5
 
 
 async def test_a_released_leadership_is_free_at_once(ledger: Ledger, epoch: int) -> None:
@@ -94,10 +94,10 @@ async def test_of_many_at_once_one_becomes_leader(ledger: Ledger) -> None:
 async def test_a_takeover_waits_for_an_open_write(ledger: Ledger, lead: Lead) -> None:
     """What the old holder began under a valid claim is there before the new one reads."""
     epoch = await lead(ledger)
-    await _expire(ledger, 0.3)
+    await _expire(ledger, 2)
     async with ledger.write(epoch) as writer:
         await writer.mark("finalized", 5, rising=True)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(2.2)
         takeover = asyncio.create_task(_take(ledger, "two"))
         await asyncio.sleep(0.2)
         assert not takeover.done()

@@ -206,9 +206,15 @@ async def storm(node: OpNode, calls: int) -> list[object]:
 async def test_a_storm_of_reads_is_bounded(server: Server) -> None:
     """500 at once: all are answered, never more than 32 under way."""
     server.rpc(lambda *_: CONFIG)
-    plain = server.answer
-    server.answer = lambda *asked: Say(plain(*asked).body, after_s=0.01)
-    async with OpNode(urls=server.url, timeout_seconds=10) as node:
+    plain, all_turns_taken = server.answer, asyncio.Event()
+
+    def answer(*asked: Any) -> Say:
+        if server.under_way == Failover.IN_FLIGHT:
+            all_turns_taken.set()
+        return Say(plain(*asked).body, after_s=0.01, after=all_turns_taken)
+
+    server.answer = answer
+    async with OpNode(urls=server.url, timeout_seconds=30) as node:
         answers = await storm(node, 500)
     assert [a for a in answers if isinstance(a, Exception)] == []
     assert len(server.seen) == 500
@@ -241,14 +247,14 @@ async def test_a_hanging_url_starves_no_other(server: Server, second: Server) ->
 
 async def test_waiting_for_a_turn_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL that hangs alone: each read ends after the wait for its turn and the time of its call, and says why."""
-    monkeypatch.setattr(Failover, "WAIT_SECONDS", 0.7)
+    monkeypatch.setattr(Failover, "WAIT_SECONDS", 2.7)
     server.answer = lambda *_: Say(hang=True)
-    async with OpNode(urls=server.url, timeout_seconds=0.5) as node:
+    async with OpNode(urls=server.url, timeout_seconds=2) as node:
         began = time.monotonic()
         answers = await storm(node, 500)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     assert {type(a) for a in answers} == {EndpointDown}
-    waited = [a for a in answers if "no turn came within 0.7 s: nothing was sent" in str(a)]
+    waited = [a for a in answers if "no turn came within 2.7 s: nothing was sent" in str(a)]
     assert len(waited) > 250
     assert server.most_under_way == Failover.IN_FLIGHT
 
@@ -272,9 +278,9 @@ async def test_sends_do_not_queue_behind_reads(server: Server) -> None:
         return Say({"id": call["id"], "result": result}, hang=result is None)
 
     server.answer = answer
-    async with L1Chain(urls=server.url, timeout_seconds=5) as l1:
+    async with L1Chain(urls=server.url, timeout_seconds=30) as l1:
         reads = [asyncio.ensure_future(l1.balance(ADDRESS)) for _ in range(100)]
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             while counted(server, "eth_getBalance") < Failover.IN_FLIGHT:  # noqa: ASYNC110 -- the server sets no event
                 await asyncio.sleep(0.01)
             assert await l1.send_raw(b"\2") is Sent.ACCEPTED

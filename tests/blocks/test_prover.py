@@ -134,6 +134,7 @@ async def test_an_aggregation_whose_proofs_changed_meanwhile_is_not_asked(
 async def test_many_large_proofs_are_read_a_few_at_a_time(server: Server) -> None:
     """All arrive, small answers do not wait for large ones, and the wait for a turn is not the server's delay."""
     proof, at_once, most = bytes(range(256)) * 2000, 0, 0
+    all_turns_taken, small_is_read = asyncio.Event(), asyncio.Event()
     decode = blocks_prover.decode
 
     async def slow_decode(body: bytes, where: str) -> object:
@@ -142,6 +143,9 @@ async def test_many_large_proofs_are_read_a_few_at_a_time(server: Server) -> Non
             return await decode(body, where)
         at_once += 1
         most = max(most, at_once)
+        if at_once == LARGE_AT_ONCE:
+            all_turns_taken.set()
+        await asyncio.wait_for(small_is_read.wait(), 30)
         await asyncio.sleep(0.6)
         at_once -= 1
         return await decode(body, where)
@@ -154,9 +158,10 @@ async def test_many_large_proofs_are_read_a_few_at_a_time(server: Server) -> Non
         async with SuccinctServer(url=server.plain, timeout_seconds=2) as prover:
             began = asyncio.get_running_loop().time()
             larges = [asyncio.create_task(prover.status(f"{i:063x}0")) for i in range(4 * LARGE_AT_ONCE)]
-            await asyncio.sleep(0.3)
+            await asyncio.wait_for(all_turns_taken.wait(), 30)
             assert (await prover.status("1" * 64)).proof is None
             assert not any(look.done() for look in larges)
+            small_is_read.set()
             assert {status.proof for status in await asyncio.gather(*larges)} == {proof}
     assert most == LARGE_AT_ONCE
     assert asyncio.get_running_loop().time() - began > 2, "the last ones waited longer than a read may take"

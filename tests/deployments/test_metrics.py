@@ -69,6 +69,7 @@ class Served:
         await run_stages(self.proposer, call, observe.plainly)
         await asyncio.gather(*self.proposer.witnesses.values())
         await proving.look(self.proposer)
+        await asyncio.gather(*self.proposer.rounds)
 
     async def settle(self, devnet: Devnet, block: int) -> None:
         """Run cycles until the block is settled and nothing is left to do."""

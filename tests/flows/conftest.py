@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "num_confirmations": 1,
     "retry_delay": 0.1,
     "max_retry_delay": 60,
-    "witness_gen_timeout": 2,
+    "witness_gen_timeout": 20,
     "look_interval": 1,
     "max_tail_wait": 0,
 }
@@ -59,9 +59,6 @@ async def devnet(start_devnet: StartDevnet) -> Devnet:
 @pytest_asyncio.fixture
 async def make_proposer(ledger: Ledger, epoch: int) -> AsyncIterator[MakeProposer]:
     """A function that makes the leading proposer of a devnet with these changes of settings; its tasks end with it."""
-    async with ledger.connect() as connection:
-        await connection.execute(text("UPDATE leadership SET expires_at = now() + interval '1 hour'"))
-        await connection.commit()
     async with AsyncExitStack() as stack:
 
         async def make(devnet: Devnet, *, l1_rpc: str | None = None, **changes: Any) -> Proposer:
@@ -110,15 +107,38 @@ async def answered(proposer: Proposer) -> None:
         await asyncio.gather(*proposer.witnesses.values())
 
 
+async def looked(proposer: Proposer) -> list[str]:
+    """Look at every request that is due and wait for every answer, however late; return what the look says."""
+    said = await proving.look(proposer)
+    await asyncio.gather(*proposer.rounds)
+    return said
+
+
 async def until(proposer: Proposer, done: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    """Run cycles and looks until it is done."""
+    """Run cycles and looks until it is done: one look after each cycle, and none within the next, however late."""
     deadline = time.monotonic() + seconds
     while not await done():
         assert time.monotonic() < deadline, [f"{r} {r.status}" for r in await every_request(proposer)]
         await cycle(proposer)
         await answered(proposer)
         await due_now(proposer)
-        await proving.look(proposer)
+        await looked(proposer)
+        async with proposer.ledger.connect() as connection:
+            await connection.execute(
+                text(
+                    "UPDATE proof_requests SET next_poll_at = now() + interval '1 hour' WHERE next_poll_at IS NOT NULL"
+                )
+            )
+            await connection.commit()
+
+
+async def waited_out(proposer: Proposer) -> None:
+    """Let the server's time for everything in witness generation be over."""
+    async with proposer.ledger.connect() as connection:
+        await connection.execute(
+            text("UPDATE proof_requests SET since = since - interval '1 hour' WHERE status = 'WITNESSGEN'")
+        )
+        await connection.commit()
 
 
 async def due_now(proposer: Proposer) -> None:

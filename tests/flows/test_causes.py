@@ -385,7 +385,8 @@ async def test_l1_was_reorganised_under_the_checkpoint(devnet: Devnet, make_prop
     await aggregation(proposer, Status.COMPLETE)
     (checkpoint,) = await proposer.ledger.transactions(unsettled=False)
     assert checkpoint.block is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - checkpoint.block + 2)  # one may be mined meanwhile
+    await devnet.anvil.set_block_time(0)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - checkpoint.block + 2)  # one may be on its way
     assert codes(await explained(proposer)) == [Code.AGGREGATION_UNDER_WAY, Code.L1_REORG]
 
 

@@ -14,7 +14,6 @@ from blocks.op_node import OpNode
 from blocks.prover import SuccinctServer
 from flows.context import Proposer
 from flows.report import CycleReport
-from flows.stages import proving
 from flows.transactions import tend
 from infra.devnet import Devnet, Fault, FaultPlan
 from infra.devnet.rpc import calldata
@@ -23,7 +22,7 @@ from proposer.l1_transactions import Purpose, TxStatus
 from proposer.reasons import Code
 from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
 from proposer.units import GWEI
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, looked, until, with_status
 
 COMMITMENTS = {
     "updateAggregationVkey": "aggregation_vkey",
@@ -73,7 +72,7 @@ async def _collected(proposer: Proposer) -> None:
     async with asyncio.timeout(60):
         while await with_status(proposer, Status.PROVING):
             await due_now(proposer)
-            await proving.look(proposer)
+            await looked(proposer)
 
 
 @pytest.mark.parametrize("function", COMMITMENTS)
@@ -299,22 +298,21 @@ async def test_a_finished_aggregation_is_proposed_whatever_hangs(
 ) -> None:
     """S04, S38: the node (its root is known), a look or a request hangs: the proposal goes out all the same."""
     proposer = await make_proposer(devnet, witness_gen_timeout=20)
-    async with (
-        aclosing(OpNode(urls=SecretStr(devnet.node_rpc), timeout_seconds=1.5)) as node,
-        aclosing(SuccinctServer(url=SecretStr(devnet.prover_url), timeout_seconds=1.5)) as server,
-    ):
-        proposer.node, proposer.server = node, server
-        if what == "look":
-            devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="late", block=1110, seconds=60),)))
-            devnet.l2.advance_to(1150)
-        await _until_proven(proposer)
-        if what == "look":
-            devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="slow_status", block=1110, seconds=60),)))
-        if what == "request":
-            devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="hang", block=1110),)))
-            devnet.l2.advance_to(1150)
-        devnet.op_node.faults.hang = what == "node"
-        await due_now(proposer)
+    if what == "look":
+        devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="late", block=1110, seconds=600),)))
+        devnet.l2.advance_to(1150)
+    await _until_proven(proposer)
+    if what == "look":
+        devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="slow_status", block=1110, seconds=60),)))
+    if what == "request":
+        devnet.prover.set_faults(FaultPlan(rules=(Fault(kind="hang", block=1110),)))
+        devnet.l2.advance_to(1150)
+    devnet.op_node.faults.hang = what == "node"
+    await due_now(proposer)
+    # impatient with what hangs alone: the others must answer
+    async with aclosing(OpNode(urls=SecretStr(devnet.node_rpc), timeout_seconds=1.5)) as node:
+        if what == "node":
+            proposer.node = node
         async with asyncio.timeout(60):
             report = await cycle(proposer)
     assert len(await _proposals(proposer)) == 1
@@ -326,31 +324,32 @@ async def test_a_finished_aggregation_is_proposed_whatever_hangs(
 async def test_an_l1_that_hangs_stops_neither_looks_nor_the_cycle(devnet: Devnet, make_proposer: MakeProposer) -> None:
     """S38: with a proposal pending, too: proofs are collected meanwhile, and all is settled when L1 answers again."""
     proposer = await make_proposer(devnet)
+    await _until_proven(proposer)
+    await devnet.anvil.set_block_time(0)
+    devnet.l2.advance_to(1200)
+    await cycle(proposer)
+    await answered(proposer)
+    assert await _proposals(proposer) == [TxStatus.PENDING]
     async with (
         aclosing(L1Chain(urls=SecretStr(devnet.l1_rpc), timeout_seconds=1.5)) as l1,
-        # they read L1 themselves, and hang with it
+        # they read L1 themselves, and hang with it; the server still tells of its proofs
         aclosing(OpNode(urls=SecretStr(devnet.node_rpc), timeout_seconds=1.5)) as node,
-        aclosing(SuccinctServer(url=SecretStr(devnet.prover_url), timeout_seconds=1.5)) as server,
+        aclosing(SuccinctServer(url=SecretStr(devnet.prover_url), timeout_seconds=5)) as server,
     ):
-        proposer.l1, proposer.node, proposer.server = l1, node, server
-        await _until_proven(proposer)
-        await devnet.anvil.set_block_time(0)
-        devnet.l2.advance_to(1200)
-        await cycle(proposer)
-        await answered(proposer)
-        assert await _proposals(proposer) == [TxStatus.PENDING]
+        impatient = replace(proposer, l1=l1, node=node, server=server)
         devnet.anvil.freeze()
         try:
             await asyncio.sleep(0.3)
             await due_now(proposer)
             async with asyncio.timeout(60):
-                report = await cycle(proposer)
+                report = await cycle(impatient)
+                await asyncio.gather(*impatient.rounds)
         finally:
             devnet.anvil.thaw()
-        assert Code.L1_DOWN in _codes(report)
-        assert {r.status for r in await every_request(proposer)} <= COVERAGE
-        await devnet.anvil.set_block_time(1)
-        await _until_settled(devnet, proposer, 1200)
+    assert Code.L1_DOWN in _codes(report)
+    assert {r.status for r in await every_request(proposer)} <= COVERAGE
+    await devnet.anvil.set_block_time(1)
+    await _until_settled(devnet, proposer, 1200)
 
 
 async def test_a_node_that_lags_condemns_no_proof(

@@ -18,7 +18,17 @@ from proposer.ranges import BlockRange
 from proposer.reasons import Code
 from proposer.requests import COVERAGE, Failure, Kind, ProofRequest, Status
 from tests.devnets import StartDevnet
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
+from tests.flows.conftest import (
+    MakeProposer,
+    answered,
+    cycle,
+    due_now,
+    every_request,
+    looked,
+    until,
+    waited_out,
+    with_status,
+)
 
 PROVEN_SECONDS = 0.3
 """Longer than these devnets take to prove anything."""
@@ -48,8 +58,8 @@ async def test_a_look_that_hangs_holds_up_no_other(start_devnet: StartDevnet, ma
     faults = FaultPlan(rules=(Fault(kind="slow_status", block=1010, seconds=60),))
     devnet = await start_devnet(faults=faults)
     proposer = await make_proposer(devnet)
-    async with aclosing(SuccinctServer(url=SecretStr(devnet.prover_url), timeout_seconds=6)) as impatient:
-        proposer.server = impatient
+    async with aclosing(SuccinctServer(url=SecretStr(devnet.prover_url), timeout_seconds=60)) as patient:
+        proposer.server = patient
         await cycle(proposer)
         await _proven_by_now(proposer)
         async with proposer.ledger.connect() as connection:  # the one that hangs comes first
@@ -58,11 +68,12 @@ async def test_a_look_that_hangs_holds_up_no_other(start_devnet: StartDevnet, ma
             )
             await connection.commit()
         looking = asyncio.create_task(proving.look(proposer))
-        deadline = time.monotonic() + 5
-        while not await with_status(proposer, Status.COMPLETE):
+        deadline = time.monotonic() + 60
+        while not (proven := await with_status(proposer, Status.COMPLETE)):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-        assert not looking.done(), "the other look still hangs"
+        hanging = {r.id for r in await every_request(proposer)} - {r.id for r in proven}
+        assert proposer.looking == hanging, "the other look still hangs"
         async with asyncio.timeout(60):
             await looking
     (left,) = await with_status(proposer, Status.PROVING)
@@ -78,7 +89,7 @@ async def test_an_unfulfillable_range_is_tried_again_whole(
     proposer = await make_proposer(devnet)
     await cycle(proposer)
     await _proven_by_now(proposer)
-    await proving.look(proposer)
+    await looked(proposer)
     first, second = await _over(proposer, 1000, 1050)
     assert (first.status, first.failure) == (Status.FAILED, Failure.UNFULFILLABLE)
     assert (second.status, second.attempt, second.parent) == (Status.UNREQ, 2, first.id)
@@ -96,7 +107,7 @@ async def test_a_proof_fulfilled_after_its_deadline_is_taken(devnet: Devnet, mak
     proposer = await make_proposer(devnet, max_proof_time=0.01)
     await cycle(proposer)
     await _proven_by_now(proposer)
-    await proving.look(proposer)
+    await looked(proposer)
     assert [r.status for r in await every_request(proposer)] == [Status.COMPLETE, Status.COMPLETE]
 
 
@@ -104,19 +115,20 @@ async def test_a_proof_that_arrives_after_it_was_given_up_spares_the_next_attemp
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """F07: given up on the clock, it is still looked at; its proof wins over the next attempt, not yet paid for."""
-    devnet = await start_devnet(faults=FaultPlan(rules=(Fault(kind="late", block=1010, seconds=3.0),)))
+    devnet = await start_devnet(faults=FaultPlan(rules=(Fault(kind="late", block=1010, seconds=600.0),)))
     proposer = await make_proposer(devnet, max_proof_time=0.01, retry_delay=60)
     await cycle(proposer)
     await _proven_by_now(proposer)
-    await proving.look(proposer)
+    await looked(proposer)
     given_up, again = await _over(proposer, 1000, 1050)
     assert (given_up.status, given_up.failure) == (Status.FAILED, Failure.PROOF_TIMEOUT)
     assert again.status is Status.UNREQ
-    await asyncio.sleep(3.0)
+    (proof,) = [p for p in devnet.prover.network.proofs.values() if p.start == 1000]
+    proof.proof, proof.done = proof.make(), True
     async with proposer.ledger.connect() as connection:
         await connection.execute(text("UPDATE proof_requests SET next_poll_at = now() WHERE next_poll_at IS NOT NULL"))
         await connection.commit()
-    await proving.look(proposer)
+    await looked(proposer)
     await cycle(proposer)
     late, spared = await _over(proposer, 1000, 1050)
     assert (late.status, spared.status) == (Status.COMPLETE, Status.CANCELLED)
@@ -182,12 +194,12 @@ async def test_an_id_that_the_server_has_lost_is_asked_again_once(
     await cycle(proposer)
     for attempt in (1, 2):
         await _proven_by_now(proposer)
-        await proving.look(proposer)
+        await looked(proposer)
         looked_at = (await _over(proposer, 1000, 1050))[-1]
         assert (looked_at.status, looked_at.attempt) == (Status.PROVING, attempt), "the first look proves nothing"
         await due_now(proposer)
         _grace_is_over(proposer)
-        await proving.look(proposer)
+        await looked(proposer)
         await due_now(proposer)
         await cycle(proposer)
     await answered(proposer)
@@ -215,9 +227,10 @@ async def test_an_answer_that_is_lost_every_time_is_asked_for_twice_and_no_more(
 ) -> None:
     """Every answer is lost after the server has paid: one repetition, then a person decides."""
     devnet = await start_devnet(faults=FaultPlan(rules=(Fault(kind="drop_after_paying", block=1010),)))
-    proposer = await make_proposer(devnet, witness_gen_timeout=0.5)
+    proposer = await make_proposer(devnet)
 
     async def parked() -> bool:
+        await waited_out(proposer)
         return bool(await with_status(proposer, Status.PARKED))
 
     await until(proposer, parked, seconds=60)
@@ -259,7 +272,7 @@ async def test_a_server_that_refuses_everything_is_asked_a_bounded_number_of_tim
 async def test_a_request_that_hangs_gives_its_slot_back(start_devnet: StartDevnet, make_proposer: MakeProposer) -> None:
     """F27: the witness process hangs: after `WITNESS_GEN_TIMEOUT` the attempt ends and the next range is asked for."""
     devnet = await start_devnet(faults=FaultPlan(rules=(Fault(kind="hang", block=1010, first=1),)))
-    proposer = await make_proposer(devnet, max_witness_gen=1, witness_gen_timeout=0.7, retry_delay=60)
+    proposer = await make_proposer(devnet, max_witness_gen=1, witness_gen_timeout=3, retry_delay=60)
     await cycle(proposer)
     assert _asked(devnet, 1050) == 0, "the only slot is taken"
     await answered(proposer)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from blocks.prover import SuccinctServer
 from flows.context import Cycle, Proposer
-from flows.stages import observe, proving
+from flows.stages import observe
 from flows.stages.requests import request_queued
 from infra.devnet import Devnet, Fault, FaultPlan
 from infra.devnet.server import HttpServer
@@ -27,7 +27,7 @@ from proposer.ranges import BlockRange
 from proposer.requests import Failure, Kind, Status
 from proposer.snapshot import Snapshot
 from tests.devnets import StartDevnet
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, looked, until, waited_out
 
 
 def _asked(devnet: Devnet, start: int) -> int:
@@ -137,13 +137,16 @@ async def test_a_request_of_a_process_that_died_waits_out_its_time(
     died = await make_proposer(devnet, witness_gen_timeout=60)
     await cycle(died)
     waiting = list(died.witnesses.values())
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(60):
+        while _asked(devnet, 1000) == 0:  # noqa: ASYNC110 -- the log sets no event
+            await asyncio.sleep(0.02)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    heir = await make_proposer(devnet, witness_gen_timeout=5)
+    heir = await make_proposer(devnet, witness_gen_timeout=60)
     await cycle(heir)
     assert _asked(devnet, 1000) == 1, "it may still be answered"
+    await waited_out(heir)
 
     async def settled() -> bool:
         return await devnet.latest_block_number() == 1100
@@ -206,12 +209,12 @@ async def test_a_range_is_halved_in_one_write_or_not_at_all(
     await asyncio.sleep(0.3)
     await _dies_at_the_second_half(proposer, dies=True)
     await due_now(proposer)
-    await proving.look(proposer)
+    await looked(proposer)
     whole, neighbour = await every_request(proposer)
     assert (whole.status, neighbour.status) == (Status.PROVING, Status.COMPLETE)
     await _dies_at_the_second_half(proposer, dies=False)
     await due_now(proposer)
-    await proving.look(proposer)
+    await looked(proposer)
     halved, _, *halves = await every_request(proposer)
     assert (halved.status, halved.failure) == (Status.FAILED, Failure.UNEXECUTABLE)
     assert [r.range for r in halves] == [BlockRange(1000, 1025), BlockRange(1025, 1050)]

@@ -19,7 +19,6 @@ from blocks.output_oracle import L2OutputOracle
 from blocks.prover import Accepted, MockProven, SuccinctServer, UnknownProof
 from flows import witness
 from flows.context import Proposer
-from flows.stages import proving
 from proposer.errors import BadReply, EndpointDown, OutcomeUnknown, ProposerError, RateLimited, RequestRefused
 from proposer.polling import LEAST_RANGE_PROOF_BYTES, Execution, Fulfillment, ProofStatus
 from proposer.ranges import BlockRange
@@ -27,6 +26,7 @@ from proposer.requests import TRANSITIONS, Commitments, Failure, Kind, NewReques
 from proposer.settings import ProposerSettings
 from tests.blocks import mutations
 from tests.blocks.loopback import Say, Server
+from tests.flows.conftest import looked
 
 ROWS = 60
 BLOCKS = 50
@@ -62,18 +62,15 @@ async def proposer(
 ) -> AsyncIterator[Proposer]:
     """The leading proposer beside a scripted server, which gives mock proofs where the test's parameter says so."""
     mock = getattr(request, "param", False)
-    async with ledger.connect() as connection:
-        await connection.execute(text("UPDATE leadership SET expires_at = now() + interval '1 hour'"))
-        await connection.commit()
     made = Proposer(
         name="proposer",
-        settings=ProposerSettings(witness_gen_timeout=3, mock=mock),
+        settings=ProposerSettings(witness_gen_timeout=10, mock=mock),
         ledger=ledger,
         ledger_id="tests",
         l1=L1Chain(urls=SecretStr(l1.plain)),
         oracle=L2OutputOracle(address=ADDRESS),
         node=OpNode(urls=SecretStr(l1.plain)),
-        server=SuccinctServer(url=SecretStr(server.url), mock=mock, timeout_seconds=3, max_reply_mib=1),
+        server=SuccinctServer(url=SecretStr(server.url), mock=mock, timeout_seconds=10, max_reply_mib=1),
         signer=None,
         epoch=epoch,
         still_leads=lambda: True,
@@ -184,7 +181,7 @@ async def test_mutated_answers_to_looks(proposer: Proposer, server: Server, seed
     assert sum(isinstance(s, ProofStatus) for s in said) > ROWS / 10, "some can"
 
     async with asyncio.timeout(60):
-        await proving.look(proposer)
+        await looked(proposer)
 
     for request, answer in zip(requests, said, strict=True):
         now = await proposer.ledger.request(request.id)
@@ -213,7 +210,7 @@ async def test_mutated_answers_to_requests(proposer: Proposer, server: Server, s
 
     answers = {n * BLOCKS: mutated(good(n), f"post {seed} {n}") for n in range(ROWS)}
     server.answer = lambda method, path, body: answers[json.loads(body)["start"]]
-    said = await asyncio.gather(*(said_of(proposer.server.request_range(r.range, 3)) for r in requests))
+    said = await asyncio.gather(*(said_of(proposer.server.request_range(r.range, 10)) for r in requests))
     assert {BadReply, OutcomeUnknown, RequestRefused} <= {type(s) for s in said}
 
     for request in requests:
@@ -256,7 +253,7 @@ async def test_a_limit_pauses_every_row(proposer: Proposer, server: Server) -> N
     requests = await claimed(proposer)
     server.answer = lambda *_: Say("slow down", status=429, headers={"Retry-After": "120"})
     with suppress(RateLimited):
-        await proposer.server.request_range(requests[0].range, 0.5)
+        await proposer.server.request_range(requests[0].range, 10)
     for request in requests:
         witness.hold(proposer, request)
     async with asyncio.timeout(60):
@@ -278,7 +275,7 @@ async def test_a_limited_look_is_no_last_look(proposer: Proposer, server: Server
     answers = iter([Say(STATUSES[0])])
     slow_down = Say("slow down", status=429, headers={"Retry-After": "60"})
     server.answer = lambda *_: next(answers, slow_down)
-    await proving.look(proposer)
+    await looked(proposer)
     ended = [await proposer.ledger.request(r.id) for r in requests]
     assert {r.status for r in ended} == {Status.COMPLETE, Status.PROVING}
     assert sum(r.status is Status.COMPLETE for r in ended) == 1

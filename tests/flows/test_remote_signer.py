@@ -1,6 +1,7 @@
 """Transactions of a remote signer: what is wrong is neither journaled nor sent, and one that is away costs nothing."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ CHAIN = 31337
 @pytest_asyncio.fixture
 async def devnet(start_devnet: StartDevnet) -> Devnet:
     """A devnet whose blocks come when they are asked for."""
-    return await start_devnet(l1_block_time_s=30.0)
+    return await start_devnet(l1_block_time_s=600.0)
 
 
 @pytest_asyncio.fixture
@@ -41,7 +42,7 @@ async def stand_in(devnet: Devnet) -> AsyncIterator[SignerStandIn]:
 async def proposer(devnet: Devnet, make_proposer: MakeProposer, stand_in: SignerStandIn) -> AsyncIterator[Proposer]:
     """A proposer that signs there."""
     made = await make_proposer(devnet, resubmission_timeout=0.001)
-    async with Web3Signer(url=stand_in.http.url, address=stand_in.address, timeout_seconds=0.5) as signer:
+    async with Web3Signer(url=stand_in.http.url, address=stand_in.address, timeout_seconds=10) as signer:
         made.signer = signer
         yield made
 
@@ -79,7 +80,9 @@ async def test_what_is_not_signed_right_is_neither_journaled_nor_sent(
     """It is a reason with a remedy; once the signer does its work, so does the proposer, with the same nonce."""
     for name, value in faults.items():
         setattr(stand_in.faults, name, value)
-    why = await _checkpoint(proposer)
+    patience = 0.5 if "hang" in faults else 10
+    async with Web3Signer(url=stand_in.http.url, address=stand_in.address, timeout_seconds=patience) as signer:
+        why = await _checkpoint(replace(proposer, signer=signer))
     assert isinstance(why, Reason)
     assert why.code is code
     assert why.severity is (Severity.WARNING if code is Code.SIGNER_DOWN else Severity.CRITICAL)

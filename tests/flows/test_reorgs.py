@@ -61,8 +61,10 @@ async def test_a_checkpoint_lost_in_a_reorg_is_made_again_and_its_aggregation_us
     (checkpoint,) = await proposer.ledger.transactions(unsettled=False)
     assert checkpoint.block is not None
     assert ready.checkpoint is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - checkpoint.block + 2)  # one may be mined meanwhile
+    await devnet.anvil.set_block_time(0)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - checkpoint.block + 2)  # one may be on its way
     assert await proposer.oracle.historic_hash(proposer.l1, ready.checkpoint.number) is None
+    await devnet.anvil.set_block_time(1)
     await until(proposer, settled(devnet, 1100))
     assert len(posts(devnet, "aggregation")) == 1
     again = (await proposer.ledger.transactions(unsettled=False))[0]
@@ -84,7 +86,9 @@ async def test_an_aggregation_whose_anchor_was_reorganised_is_built_anew_from_th
     await devnet.anvil.mine(10)  # later than what the range proofs are bound to
     ready = await proven_aggregation(proposer)
     assert ready.checkpoint is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - ready.checkpoint.number + 2)  # one may be mined meanwhile
+    await devnet.anvil.set_block_time(0)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - ready.checkpoint.number + 2)  # one may be on its way
+    await devnet.anvil.set_block_time(1)
     await until(proposer, settled(devnet, 1100))
     first, *others = await aggregations(proposer)
     assert (first.id, first.status, first.failure) == (ready.id, Status.CANCELLED, Failure.SUPERSEDED)
@@ -104,6 +108,7 @@ async def test_only_a_range_bound_to_a_block_that_is_gone_is_proven_again(
     await cycle(proposer)
     await answered(proposer)
     await devnet.anvil.mine(20)
+    await devnet.anvil.set_block_time(0)  # the second is bound to the newest of them
     await due_now(proposer)
 
     async def ranges_are_proven() -> bool:
@@ -111,7 +116,8 @@ async def test_only_a_range_bound_to_a_block_that_is_gone_is_proven_again(
 
     await until(proposer, ranges_are_proven)
     await devnet.anvil.reorg(10)
-    await until(proposer, settled(devnet, 1100), seconds=30)
+    await devnet.anvil.set_block_time(1)
+    await until(proposer, settled(devnet, 1100))
     assert sorted(posts(devnet, "range")) == [(1000, 1050), (1050, 1100), (1050, 1100)]
     rows = await every_request(proposer)
     assert [r.range.start for r in rows if r.failure is Failure.NOT_AGGREGATABLE] == [1050]
@@ -129,8 +135,10 @@ async def test_a_proposal_lost_in_a_reorg_is_mined_again_as_it_was(devnet: Devne
     await cycle(proposer)
     proposal = (await proposer.ledger.transactions(unsettled=False))[-1]
     assert proposal.block is not None
-    await devnet.anvil.reorg(await devnet.l1.block_number() - proposal.block + 2)  # one may be mined meanwhile
+    await devnet.anvil.set_block_time(0)
+    await devnet.anvil.reorg(await devnet.l1.block_number() - proposal.block + 2)  # one may be on its way
     assert await devnet.latest_block_number() == 1000
+    await devnet.anvil.set_block_time(1)
     await until(proposer, settled(devnet, 1100))
     await cycle(proposer)
     journal = await proposer.ledger.transactions(unsettled=False)

@@ -9,14 +9,13 @@ from sqlalchemy import text
 
 from blocks.ledger import Ledger
 from flows.context import Proposer
-from flows.stages import proving
 from flows.transactions import tend
 from infra.backup.ledger import dump
 from infra.devnet import Devnet
 from proposer.l1_transactions import Purpose, TxStatus
 from proposer.reasons import Code
 from proposer.requests import OPEN, Kind, Status
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, looked, until, with_status
 from tests.infra.backups import resume, take_over
 
 TakeOver = Callable[[Devnet], Awaitable[Proposer]]
@@ -57,7 +56,7 @@ async def _look_around(proposer: Proposer, cycles: int = 3) -> None:
         await cycle(proposer)
         await answered(proposer)
         await due_now(proposer)
-        await proving.look(proposer)
+        await looked(proposer)
 
 
 async def test_what_was_in_flight_is_polled_and_nothing_is_asked_twice(

@@ -1,11 +1,11 @@
 """The six stages against real parts: each fails alone, and a dry run only tells."""
 
-from flows.stages import observe, proving
+from flows.stages import observe
 from infra.devnet import Devnet, Fault, FaultPlan
 from proposer.reasons import Code
 from proposer.requests import Kind, Status
 from tests.devnets import StartDevnet
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
+from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, looked, until, with_status
 
 
 async def test_cycles_settle_an_output(devnet: Devnet, make_proposer: MakeProposer) -> None:
@@ -93,7 +93,7 @@ async def test_without_l1_proofs_are_still_collected(devnet: Devnet, make_propos
     assert Code.L1_DOWN in {reason.code for reason in report.reasons}
     assert set(report.failed) <= {"SubmitAggProofs"}
     await due_now(proposer)
-    await proving.look(proposer)
+    await looked(proposer)
     assert {r.status for r in await every_request(proposer)} == {Status.COMPLETE}
     await devnet.anvil.start()
 

@@ -149,7 +149,7 @@ async def test_a_broadcast_cut_off_is_in_the_journal_and_recognised(
 
 async def test_a_nonce_used_by_another_is_displaced(start_devnet: StartDevnet, make_proposer: MakeProposer) -> None:
     """Somebody else used the key: our transaction can never be mined, and the next one takes the next nonce."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(devnet)
     sent = await _checkpoint(proposer)
     assert isinstance(sent, bytes)
@@ -172,7 +172,7 @@ async def test_an_unmined_transaction_is_sent_again_for_more(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """After the resubmission timeout the same nonce is signed with at least a tenth more; one of the two is mined."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(devnet, resubmission_timeout=0.3)
     await _checkpoint(proposer)
     await asyncio.sleep(0.3)
@@ -192,7 +192,7 @@ async def test_a_proposal_that_would_revert_now_is_cancelled_on_its_nonce(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """Another proposer was quicker: the nonce is used up by nothing, at least a tenth dearer, and nothing reverts."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(devnet)
     calldata = await _proposal(devnet, 1100)
     sent = await send(proposer, Purpose.PROPOSE, calldata, request=None)
@@ -228,7 +228,7 @@ async def test_a_checkpoint_that_leaves_its_window_is_replaced_on_its_nonce(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """Unmined for 192 blocks: the same nonce checkpoints a newer block, and that is what aggregations may use."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(devnet)
     sent = await _checkpoint(proposer)
     assert isinstance(sent, bytes)
@@ -248,7 +248,7 @@ async def test_what_counted_as_settled_and_is_gone_is_pending_again(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """A reorg deeper than the confirmations: before its nonce is used again, the very same bytes are mined again."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(devnet, num_confirmations=1)
     sent = await _checkpoint(proposer, back=4)
     await devnet.anvil.mine(1)
@@ -304,7 +304,7 @@ async def test_at_the_fee_limit_the_price_stands_and_a_person_is_told(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """Bumped until five times the suggestion; then the last form is only repeated, on the same nonce."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(
         devnet, resubmission_timeout=0.001, fee_limit_threshold_gwei=1, fee_limit_multiplier=2
     )
@@ -342,7 +342,7 @@ async def test_a_transaction_of_another_key_is_repeated_and_never_signed_anew(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """The key was changed: a form of the old account's nonce under the new key would be another transaction."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     old = await make_proposer(devnet, resubmission_timeout=0.001)
     sent = await _checkpoint(old)
     assert isinstance(sent, bytes)
@@ -363,7 +363,7 @@ async def test_one_that_cannot_be_looked_at_delays_no_other(
     start_devnet: StartDevnet, make_proposer: MakeProposer, wire_to: Callable[[Devnet], Awaitable[Wire]]
 ) -> None:
     """Its error is reported beside what was done about the other."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     wire = await wire_to(devnet)
     proposer = await make_proposer(devnet, l1_rpc=wire.http.url, num_confirmations=50)
     first = await _checkpoint(proposer, back=4)
@@ -382,7 +382,7 @@ async def test_a_receipt_lost_in_a_reorg_is_pending_again(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """What was mined is not mined any more: it is pending, repeated, and mined again under the same hash."""
-    devnet = await start_devnet(l1_block_time_s=30.0)
+    devnet = await start_devnet(l1_block_time_s=600.0)
     proposer = await make_proposer(devnet, num_confirmations=5)
     sent = await _checkpoint(proposer, back=3)
     await devnet.anvil.mine(1)

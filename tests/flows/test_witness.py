@@ -6,8 +6,18 @@ from sqlalchemy import text
 from flows.witness import take_answers
 from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from proposer.requests import Failure, Kind, Status
+from tests.acceptance.helpers import Hold
 from tests.devnets import StartDevnet
-from tests.flows.conftest import MakeProposer, answered, cycle, due_now, every_request, until, with_status
+from tests.flows.conftest import (
+    MakeProposer,
+    answered,
+    cycle,
+    due_now,
+    every_request,
+    until,
+    waited_out,
+    with_status,
+)
 
 
 async def _one_range(start_devnet: StartDevnet, *rules: Fault) -> Devnet:
@@ -40,7 +50,7 @@ async def test_a_failed_request_is_tried_again(
 ) -> None:
     """The attempt is FAILED by its class, its successor waits; an unknown outcome is counted."""
     devnet = await _one_range(start_devnet, fault)
-    proposer = await make_proposer(devnet, witness_gen_timeout=0.5, retry_delay=60)
+    proposer = await make_proposer(devnet, witness_gen_timeout=3, retry_delay=60)
     await cycle(proposer)
     await answered(proposer)
     failed, other, successor = await every_request(proposer)
@@ -57,7 +67,7 @@ async def test_a_request_cut_off_waits_out_its_time(
 ) -> None:
     """It may have been paid: it stays in witness generation and is asked once more after the server's own limit."""
     devnet = await _one_range(start_devnet, Fault.model_validate({"kind": kind, "block": 1010, "first": 1}))
-    proposer = await make_proposer(devnet, witness_gen_timeout=3)
+    proposer = await make_proposer(devnet)
     await cycle(proposer)
     await answered(proposer)
     cut = (await every_request(proposer))[0]
@@ -65,6 +75,7 @@ async def test_a_request_cut_off_waits_out_its_time(
     posts = len(devnet.prover.log.of("post"))
     await cycle(proposer)
     assert len(devnet.prover.log.of("post")) == posts, "not asked again before its time"
+    await waited_out(proposer)
 
     async def given_up() -> bool:
         return (await every_request(proposer))[0].status is Status.FAILED
@@ -79,14 +90,19 @@ async def test_an_answer_to_one_that_leads_no_more_is_taken_in_by_the_leader(
     start_devnet: StartDevnet, make_proposer: MakeProposer
 ) -> None:
     """The id is left, whatever the epoch; the leader takes it in once, and asks for nothing anew."""
-    devnet = await start_devnet(timing=ProverTiming(0.5, 60, 0.1, 0.1))
+    devnet = await start_devnet(timing=ProverTiming(0.01, 60, 0.1, 0.1))
     old = await make_proposer(devnet)
+    answers = [Hold(devnet.traps, "prover.range.paid") for _ in range(2)]
     await cycle(old)
+    for answer in answers:
+        await answer.reached()
     async with old.ledger.connect() as connection:
         await connection.execute(text("UPDATE leadership SET epoch = epoch + 1"))
         await connection.commit()
     heir = await make_proposer(devnet)
     heir.epoch = old.epoch + 1
+    for answer in answers:
+        answer.let_go()
     await answered(old)
     asked, row = len(devnet.prover.log.of("post")), (await every_request(heir))[0]
     assert (row.status, row.prover_id) == (Status.WITNESSGEN, None)
@@ -133,7 +149,7 @@ async def test_a_damaged_member_is_fetched_anew_before_its_aggregation_is_asked_
     devnet: Devnet, make_proposer: MakeProposer
 ) -> None:
     """The server cannot read it and drops the connection: an unknown outcome, and the next request is answered."""
-    proposer = await make_proposer(devnet, witness_gen_timeout=0.5)
+    proposer = await make_proposer(devnet)
 
     async def proven() -> bool:
         return len(await with_status(proposer, Status.COMPLETE)) == 2
@@ -145,9 +161,10 @@ async def test_a_damaged_member_is_fetched_anew_before_its_aggregation_is_asked_
         await connection.commit()
 
     async def settled() -> bool:
+        await waited_out(proposer)
         return await devnet.latest_block_number() == 1100
 
-    await until(proposer, settled, seconds=30)
+    await until(proposer, settled)
     aggregations = [r for r in await every_request(proposer) if r.kind is Kind.AGG]
     assert [r.failure for r in aggregations] == [Failure.OUTCOME_UNKNOWN, None]
     assert "not the server's" in " ".join(event.why for event in await proposer.ledger.events(2))
