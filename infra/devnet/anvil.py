@@ -22,7 +22,7 @@ from infra.devnet.traps import Traps
 
 # The mnemonic every anvil and hardhat node starts with: public, worthless, for local use.
 MNEMONIC = "test test test test test test test test test test test junk"
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 

@@ -9,14 +9,16 @@ import pytest
 
 from tests.acceptance.helpers import ROOT
 
-LIMIT_SECONDS = 800
+LIMIT_SECONDS, GIVES_UP_SECONDS = 900, 700
+"""A run that is not done says so itself, with the machine's load, before its process is given up."""
 
 
 @pytest.mark.timeout(LIMIT_SECONDS + 60)
 def test_ten_kills_among_faults_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -> None:
     """Killed ten times between faults, reorgs and outages: all is settled once, and each takeover is quick."""
+    options = ["--seed", "3", "--kills", "10", "--limit-seconds", str(GIVES_UP_SECONDS)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--seed", "3", "--kills", "10", "--keep-logs", str(tmp_path / "chaos")],
+        [sys.executable, "-m", "tests.chaos", *options, "--keep-logs", str(tmp_path / "chaos")],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -36,7 +36,7 @@ async def filling(world: World, outcome: Outcome, times: int) -> None:
 
             await until(f"{number * SLOTS} ranges are proven", 60, up, proven)
             took.append(await _took(world, devnet, ledger, up))
-        await up.terminate(30)
+        await up.terminate()
     what = (
         f"{SLOTS} queued ranges, {SLOTS} free slots: from the cycle's start to the last arrival at the server, worst of"
     )

@@ -29,7 +29,7 @@ async def _settling(world: World, outcome: Outcome) -> None:
 
 
 async def _history(world: World, outcome: Outcome) -> None:
-    sizes, rounds = ((0, 1000, 30_000), 5) if outcome.short else ((0, 10_000, 1_000_000), 15)
+    sizes, rounds = ((0, 1000, 30_000), 10) if outcome.short else ((0, 10_000, 1_000_000), 15)
     await history(world, outcome, sizes, rounds)
 
 

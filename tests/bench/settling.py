@@ -76,7 +76,7 @@ async def settling(world: World, many: int, say: Say, *, short: bool) -> Settled
                         await task
             result.ours = settlements(devnet, watch, ledger)
             result.seeds = settlements(other, its_watch, its_ledger)
-        await up.terminate(60)
+        await up.terminate()
     result.figures = [*_dead_time(result, short), *result.figures]
     return result
 
@@ -164,8 +164,10 @@ def _ledger_bytes(ledger: Ledger) -> int:
 
 def _dead_time(result: Settled, short: bool) -> list[Figure]:
     ours, seeds = [s.dead for s in result.ours], [s.dead for s in result.seeds]
-    ratio = median(seeds) / median(ours) if ours and seeds else None
-    tick = f"{result.seed_tick:g} s"
+    # ours is CPU time, the seed's is its clock: what else runs here adds to ours alone, and least to the least
+    of = min if short else median
+    ratio = of(seeds) / of(ours) if ours and seeds else None
+    tick, least = f"{result.seed_tick:g} s", ", the least of each" if short else ""
     said = f"median of {len(ours)} settlements by a real process, POLL_INTERVAL={SETTINGS['POLL_INTERVAL']}"
     typical = median(ours) if ours else None
     return [
@@ -177,7 +179,9 @@ def _dead_time(result: Settled, short: bool) -> list[Figure]:
             "s",
             f"the seed's policy in the same time, a tick every {tick}: median of {len(seeds)} settlements",
         ),
-        above("dead_time_ratio", ratio, 1.5 if short else 10, "", f"the seed's policy ({tick}) to ours", _busy()),
+        above(
+            "dead_time_ratio", ratio, 1.5 if short else 10, "", f"the seed's policy ({tick}) to ours{least}", _busy()
+        ),
         plain(
             "settle_s",
             median([s.whole for s in result.ours]) if ours else None,

@@ -34,7 +34,7 @@ async def weighing(world: World, outcome: Outcome, in_flight: int, members: int)
         ledger = world.ledger()
         up = world.up("weighing", devnet, ledger, **settings)
 
-        await up.says("leading with epoch", 60)
+        await up.says("leading with epoch")
 
         async def proving() -> bool:
             return len(ledger.requests("status = 'PROVING'")) == in_flight
@@ -56,7 +56,7 @@ async def weighing(world: World, outcome: Outcome, in_flight: int, members: int)
         await until("the aggregation is settled", 120, up, settled)
         await asyncio.sleep(1)
         most, stood_still = up.memory_mb("VmHWM"), up.stood_still(0)
-        await up.terminate(30)
+        await up.terminate()
     size = f"{PROOF_BYTES / 1e6:g} MB"
     said = f"the process at its peak: {in_flight} in flight, their proofs of {size} read, {members} of them aggregated"
     outcome.figures += [

@@ -1,6 +1,7 @@
 """One chaos run from beginning to end: kill, disturb, kill again; then let everything settle, and judge."""
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -37,7 +38,8 @@ async def chaos(options: Options) -> Verdict:
         except Stalled as stalled:
             verdict.broken.append(str(stalled))
         except TimeoutError:
-            verdict.broken.append(f"not done within {options.limit_seconds:.0f} s")
+            busy = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
+            verdict.broken.append(f"not done within {options.limit_seconds:.0f} s, {busy}")
         except asyncio.CancelledError:
             verdict.broken.append("stopped by a signal")
         except Exception as error:  # noqa: BLE001 - a fault of the harness must not hide what was seen until then

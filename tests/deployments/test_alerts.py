@@ -50,6 +50,8 @@ from tests.proposer.samples import OURS, node, oracle
 SECRET = "T0KEN-of-the-webhook"
 SLACK = "https://hooks.slack.com/services/T1A1A1A1A/B1B1B1B1B/c1c1c1c1c1c1c1c1c1c1c1c1"
 CONDITIONS_OF_CYCLES = sorted(CONDITIONS - {Code.REQUEST_PARKED})
+OTHERS_SECONDS = 30
+"""Both deadlines of a proposer that is well: on a busy machine Prefect takes events ten seconds late."""
 QUICK = {"ALERT_SILENT_AFTER": "10", "ALERT_NO_SETTLEMENT_AFTER": "10", "ALERT_OUTAGE_AFTER": "0"}
 
 
@@ -118,7 +120,7 @@ def prefect_url(prefect_home: Path) -> Iterator[str]:
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         server.start()
     log = prefect_home / "prefect" / "server.log"
-    assert asyncio.run(server.healthy(asyncio.Event(), seconds=60)), log.read_text(encoding="utf-8")[-2000:]
+    assert asyncio.run(server.healthy(asyncio.Event(), seconds=120)), log.read_text(encoding="utf-8")[-2000:]
     yield server.api_url
     asyncio.run(server.stop())
 
@@ -229,12 +231,11 @@ async def test_every_rule_reaches_the_webhook_with_its_text_and_once(
     monkeypatch.setattr(alerts, "PAUSED_SECONDS", 0.0)
     hook, refused = receiver.url("hook"), receiver.url("refused")
     env = environment("proposer", tmp_path, ALERT_WEBHOOK=hook)
-    other_env = environment("other", tmp_path, ALERT_WEBHOOK=refused)
+    late = dict.fromkeys(("ALERT_SILENT_AFTER", "ALERT_NO_SETTLEMENT_AFTER"), str(OTHERS_SECONDS))
+    other_env = environment("other", tmp_path, ALERT_WEBHOOK=refused, **late)
     for each in (env, other_env):
         assert len(await apply_automations(client, each)) == len(rules())
     before = await own_automations(client, "proposer")
-    async with ledger.write(epoch) as writer:
-        await writer.mark("required", 1060, rising=False)
     proposer, other = proposer_of(env, ledger, epoch), proposer_of(other_env, ledger, epoch)
     bad = [reason(code) for code in CONDITIONS_OF_CYCLES if code is not Code.CYCLES_FAIL]
     cycle(proposer, *bad, failed_in_a_row=3)
@@ -242,15 +243,17 @@ async def test_every_rule_reaches_the_webhook_with_its_text_and_once(
     proposer.record.incidents.extend(reason(code) for code in sorted(INCIDENTS))
     first = await park(ledger, epoch, 1000)
     cycle(other)
-    others = Alerts(other)
+    teller, others = Alerts(proposer), Alerts(other)
+    async with ledger.write(epoch) as writer:
+        await writer.mark("required", 1060, rising=False)
+    told_at_once = [ALIVE, DUE, *(f"{ALERT}{code}" for code in CONDITIONS | INCIDENTS)]
+    assert sorted(await teller.round(client)) == sorted(told_at_once)
+    proposer.last_cycle_at = -1e9  # no sign of life from here on
+    due = time.monotonic()
     await others.round(client)
     await asyncio.sleep(alerting.ROUND_SECONDS)  # Prefect takes two events at a time, in no order
     cycle(other, head=1060)
     await others.round(client)  # it is settled in time
-    teller = Alerts(proposer)
-    told_at_once = [ALIVE, DUE, *(f"{ALERT}{code}" for code in CONDITIONS | INCIDENTS)]
-    assert sorted(await teller.round(client)) == sorted(told_at_once)
-    proposer.last_cycle_at = -1e9  # no sign of life from here on
     async with telling(others, client):
         second = await park(ledger, epoch, 1010)
         await teller.round(client)
@@ -297,6 +300,8 @@ async def test_every_rule_reaches_the_webhook_with_its_text_and_once(
             return receiver.of("proposer")["over"] >= len(CONDITIONS)
 
         await eventually("what is over is told", over)
+        # until a deadline that was not met would have been heard of: Prefect looks every five seconds
+        await asyncio.sleep(max(0.0, due + OTHERS_SECONDS + 8 - time.monotonic()))
     assert receiver.of("proposer") == expected + Counter({"over": len(CONDITIONS)})
     assert "low-balance is over: it no longer holds." in receiver.texts("proposer", "over")
     assert set(receiver.of("other")) <= {"request-parked", "over"}, "it was heard of, and settled in time"

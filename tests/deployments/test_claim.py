@@ -34,7 +34,7 @@ async def _running(*jobs: Awaitable[object]) -> AsyncIterator[list[asyncio.Futur
 
 async def _leading(ledger: Ledger) -> Claim:
     claim = Claim(ledger)
-    await asyncio.wait_for(claim.take(), 5)
+    await asyncio.wait_for(claim.take(), 60)
     return claim
 
 
@@ -59,8 +59,8 @@ async def test_one_leads_and_the_other_takes_over_at_its_release(ledger: Ledger)
         assert not second.holds()
         released = time.monotonic()
         await first.release()
-        await asyncio.wait_for(standby, 3)
-        assert time.monotonic() - released < 2.5
+        await asyncio.wait_for(standby, 60)
+        assert time.monotonic() - released < 6, "it waited for the lease to run out"
     assert second.holds()
     assert not first.holds()
     assert second.epoch > first.epoch
@@ -72,14 +72,17 @@ async def test_one_leads_and_the_other_takes_over_at_its_release(ledger: Ledger)
 
 async def test_a_holder_that_renews_no_more_is_replaced_within_15_seconds(ledger: Ledger) -> None:
     """It knows so by its own clock before anybody can take over: at no moment do two hold the claim."""
+    asked = time.monotonic()
     first = await _leading(ledger)
+    held = time.monotonic()
     second = Claim(ledger)
-    started = time.monotonic()
     async with _running(second.take()) as (standby,):
         while not standby.done():
             assert not (first.holds() and second.holds())
             await asyncio.sleep(0.01)
-        assert leadership.TTL_SECONDS - 0.5 < time.monotonic() - started < 15
+        over = time.monotonic()
+        assert over - asked > leadership.TTL_SECONDS - 0.5
+        assert over - held < 15
     assert second.holds()
     assert not first.holds()
     with pytest.raises(NotLeader):
@@ -106,7 +109,7 @@ async def test_a_claim_that_another_took_ends_with_not_leader(ledger: Ledger, da
     with pytest.raises(NotLeader):
         await _write(ledger, claim, 1)
     with pytest.raises(NotLeader, match="took the leadership over"):
-        await asyncio.wait_for(claim.keep(), 2)
+        await asyncio.wait_for(claim.keep(), 20)
     assert not claim.holds()
 
 

@@ -139,12 +139,12 @@ async def test_a_second_process_attaches_and_the_last_one_stops_it(postgres_fold
         stdout=subprocess.PIPE,
     )
     assert other.stdout is not None
-    assert (await asyncio.wait_for(other.stdout.readline(), 20)).decode().strip() == url
+    assert (await asyncio.wait_for(other.stdout.readline(), 120)).decode().strip() == url
     assert _postmaster(postgres_folder) == pid
     await server.stop()
     assert runs(pid)
     assert _answer(url) == 42
-    await asyncio.wait_for(other.communicate(b"\n"), 20)
+    await asyncio.wait_for(other.communicate(b"\n"), 120)
     assert other.returncode == 0
     assert not runs(pid)
     assert not _serving(postgres_folder)

@@ -40,6 +40,8 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 SETTINGS = ProposerSettings(
     max_block_range=50, num_confirmations=1, retry_delay=0.1, witness_gen_timeout=5, look_interval=0.1
 )
+READY_SECONDS = 600
+"""For how long a leader is ready without a cycle that succeeds."""
 HALVED = FaultPlan(rules=(Fault(kind="unexecutable", block=1010, longer_than=25),))
 
 
@@ -113,9 +115,7 @@ async def serve(ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(server, "CACHE_SECONDS", 0.0)
     async with AsyncExitStack() as stack:
 
-        async def start(
-            devnet: Devnet, *, leads: bool = True, own: Ledger = ledger, ready_seconds: float = 600
-        ) -> Served:
+        async def start(devnet: Devnet, *, leads: bool = True, own: Ledger = ledger) -> Served:
             blocks = await stack.enter_async_context(blocks_of(devnet, 2))
             claim = Claim(own)
             if leads:
@@ -133,9 +133,9 @@ async def serve(ledger: Ledger, database_url: str, monkeypatch: pytest.MonkeyPat
             )
             identity = LedgerIdentity(31337, 901, devnet.oracle_address.lower())
             sources = Sources(proposer, claim, identity, f"http://127.0.0.1:{free_port()}/api")
-            listen = Listen("127.0.0.1", free_port(), ready_seconds)
+            listen = Listen("127.0.0.1", free_port(), READY_SECONDS)
             await stack.enter_async_context(serving(listen, sources))
-            http = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
+            http = await stack.enter_async_context(httpx.AsyncClient(timeout=60, trust_env=False))
             return Served(proposer, claim, f"http://127.0.0.1:{listen.port}", http)
 
         yield start
@@ -320,12 +320,14 @@ async def test_a_leader_is_not_ready_while_no_cycle_succeeds(
 ) -> None:
     """With the stage that fails in a sentence; a cycle that succeeds makes it ready again. It is alive all along."""
     devnet = await start_devnet()
-    served = await serve(devnet, ready_seconds=1.0)
+    served = await serve(devnet)
     assert await served.ready() == (200, "leading")
     await run_stages(served.proposer, call, observe.plainly)
     await asyncio.gather(*served.proposer.witnesses.values())
     await devnet.prover.stop()
-    await asyncio.sleep(1.2)
+    served.claim.leading_since -= READY_SECONDS + 1
+    assert served.proposer.record.succeeded_at is not None
+    served.proposer.record.succeeded_at -= READY_SECONDS + 1
     execute(database_url, "UPDATE proof_requests SET next_poll_at = now() WHERE status = 'PROVING'")
     await run_stages(served.proposer, call, observe.plainly)
     status, sentence = await served.ready()
@@ -352,7 +354,7 @@ async def test_a_storm_of_scrapes_is_read_once(
     serve: Serve, start_devnet: StartDevnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = await serve(await start_devnet())
-    monkeypatch.setattr(server, "CACHE_SECONDS", 3.0)
+    monkeypatch.setattr(server, "CACHE_SECONDS", 60.0)
     scrapes = await asyncio.gather(*(served.scrape() for _ in range(40)))
     read = {_value(scrape, "endpoint_last_read_timestamp_seconds", endpoint="node") for scrape in scrapes}
     assert len(read) == 1

@@ -144,7 +144,7 @@ async def test_endpoints_that_hang_have_a_deadline(devnet: Devnet, ledger: Ledge
         away = dict.fromkeys(("L1_RPC", "L2_NODE_RPC", "OP_SUCCINCT_SERVER_URL"), hanging)
         started = time.monotonic()
         found = await problems(devnet, ledger, seconds=0.5, **away)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
     assert sorted(problem.split(":")[0] for problem in found) == sorted(away)
 
 

@@ -22,6 +22,7 @@ from infra.devnet import Devnet, Fault, FaultPlan, ProverTiming
 from infra.devnet.loopback import free_port
 from proposer.errors import NameClash, NotLeader
 from proposer.settings import ProposerSettings
+from tests.acceptance.helpers import Hold
 from tests.deployments.helpers import blocks_of, eventually, execute
 from tests.devnets import StartDevnet
 
@@ -152,11 +153,18 @@ async def test_a_stop_waits_for_the_answers_and_asks_for_nothing_new(
     start_devnet: StartDevnet, ledger: Ledger, tmp_path: Path, quick: None
 ) -> None:
     """What was asked for is in the ledger with its prover id; the L2 blocks finalized meanwhile are not."""
-    devnet = await start_devnet(timing=ProverTiming(1.0, 60, 0.1, 0.2))
+    devnet = await start_devnet(timing=ProverTiming(0.1, 600, 0.1, 0.2))
+    holds = [Hold(devnet.traps, "prover.range.paid", start=start) for start in (1000, 1050)]
     async with leading(devnet, ledger, tmp_path) as led:
-        await eventually("both requests wait for their answer", led.asking)
+        for hold in holds:
+            await hold.reached()
+        assert await led.asking()
         led.stop.set()
         devnet.l2.advance_to(1300)
+        await asyncio.sleep(1)
+        assert not led.task.done()
+        for hold in holds:
+            hold.let_go()
         assert await asyncio.wait_for(led.task, 60)
         assert not led.proposer.witnesses
     assert await led.statuses() == {"PROVING": 2}

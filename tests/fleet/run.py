@@ -145,7 +145,7 @@ class Fleet:
                 }
                 up = Up(self._options.folder / f"rollup-{number}-{role}", environment)
                 self._ups.append(up.start())
-                await up.says("leading with epoch" if role == "active" else "standing by", seconds=90)
+                await up.says("leading with epoch" if role == "active" else "standing by")
         for devnet in self._devnets[first:]:
             await settled(devnet, START + INTERVAL, seconds=120)
 

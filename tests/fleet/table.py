@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from tests.bench.figures import p95
 from tests.fleet.run import PROOFS_PER_OUTPUT, RANGE, Options, Sample
 
 CORE = 1.0
@@ -35,7 +36,7 @@ def _further(samples: list[Sample]) -> float | None:
 def _row(sample: Sample) -> dict[str, Any]:
     minutes = sample.proposers * sample.seconds / 60
     cores = sample.server_cpu / sample.seconds
-    delays = sorted(sample.start_delays)
+    delays = sample.start_delays
     return {
         "proposers": sample.proposers,
         "outputs": sample.outputs,
@@ -53,7 +54,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "stood_still_s": round(sample.stood_still, 2),
         "database_kb_per_cycle": round(sample.database_bytes / 1e3 / max(1, sample.cycles), 1),
         "start_delay_s_median": round(statistics.median(delays), 2) if delays else None,
-        "start_delay_s_p95": round(delays[int(0.95 * (len(delays) - 1))], 2) if delays else None,
+        "start_delay_s_p95": round(p95(delays), 2) if delays else None,
         "settled_by_each": sample.settled_by_each,
     }
 

@@ -30,5 +30,5 @@ async def devnet(start_devnet: StartDevnet) -> Devnet:
 @pytest_asyncio.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     """Offer a client with a deadline."""
-    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         yield client

@@ -43,7 +43,7 @@ async def engine(through: str) -> AsyncIterator[AsyncEngine]:
     """An engine as the ledger makes its own."""
     url = through.replace("postgresql://", "postgresql+psycopg://")
     made = create_async_engine(
-        url, pool_size=50, connect_args={"prepare_threshold": None, "options": "-c timezone=UTC", "connect_timeout": 5}
+        url, pool_size=50, connect_args={"prepare_threshold": None, "options": "-c timezone=UTC", "connect_timeout": 60}
     )
     yield made
     await made.dispose()
@@ -158,14 +158,15 @@ async def test_a_process_killed_around_its_commit(
     proxy: PostgresProxy, through: str, empty_database_url: str, place: str, kept: list[int]
 ) -> None:
     """Killed before, PostgreSQL has not committed and never will; killed when it is done, it has."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, through)
+    starting = asyncio.ensure_future(asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, through))
 
     async def kill(_: Mapping[str, Any]) -> None:
+        process = await starting
         process.kill()
         await process.wait()
 
     trap = proxy.traps.arm(place, kill)
-    assert await asyncio.wait_for(process.wait(), 20) == -9
+    assert await asyncio.wait_for((await starting).wait(), 120) == -9
     await asyncio.sleep(0.3)
     assert trap.sprung
     assert await rows(empty_database_url) == kept

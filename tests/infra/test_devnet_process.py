@@ -112,7 +112,7 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        assert b"devnet is up" in await asyncio.wait_for(process.stdout.readline(), 20)
+        assert b"devnet is up" in await asyncio.wait_for(process.stdout.readline(), 120)
         env_file = tmp_path / "devnet.env"
         assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
         env = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
@@ -121,7 +121,7 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
             "PROPOSER_HOME",
         }
         assert Path(env["PROPOSER_HOME"]).parent == tmp_path
-        async with httpx.AsyncClient(base_url=env["DEVNET_CONTROL_URL"], timeout=10, trust_env=False) as control:
+        async with httpx.AsyncClient(base_url=env["DEVNET_CONTROL_URL"], timeout=60, trust_env=False) as control:
 
             async def post(path: str, body: dict[str, Any] | None = None) -> httpx.Response:
                 return await control.post(path, json=body or {})
@@ -148,7 +148,7 @@ async def test_the_process_writes_its_env_obeys_its_control_and_ends_on_sigterm(
             assert (await control.get("/check")).json()["l2_block_settled"] == 1050
             assert (await control.get("/log")).json() == []
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert not env_file.exists()
         with pytest.raises(SystemExit, match="no devnet runs in"):
             tell(tmp_path, "prover/stop")
