@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from infra.devnet import Devnet, ProverTiming
-from tests.acceptance.helpers import QUICK, ROOT, Ledger, Prefect, Up, plain_environment
+from tests.acceptance.helpers import PATIENCE, QUICK, ROOT, Ledger, Prefect, Up, plain_environment
 from tests.acceptance.prefect_servers import SessionServer
 from tests.devnets import StartDevnet, devnets
 
@@ -91,7 +91,7 @@ def up(tmp_path: Path, database_url: str, prefect_server: SessionServer, prefect
 def prefect_cli(tmp_path: Path, prefect_server: SessionServer) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A function that runs `prefect` against the session's server."""
 
-    def run(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         environment = plain_environment(tmp_path / "cli") | {"PREFECT_API_URL": prefect_server.api_url}
         return subprocess.run(
             [PREFECT, *arguments],

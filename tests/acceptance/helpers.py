@@ -148,30 +148,35 @@ class Up:
 
 
 class Hold:
-    """An exchange with a stand-in that is stopped on its way, at a place of the devnet's traps, until it is let go."""
+    """Exchanges with a stand-in that are stopped on their way, at a place of the devnet's traps, until let go.
+
+    All of this kind are, also the one that a caller out of patience begins anew. What the first of two Holds at a place
+    does not want passes the second as well.
+    """
 
     def __init__(self, traps: Traps, place: str, **wanted: Any) -> None:
-        self.facts: Mapping[str, Any] = {}
+        self._traps = traps
         self._place = place
         self._wanted = wanted
         self._reached, self._gone_on = asyncio.Event(), asyncio.Event()
-        traps.arm(place, self._stand)
+        self._waiting = traps.arm(place, self._stand)
 
     async def reached(self) -> None:
-        """Wait until the exchange stands there."""
+        """Wait until an exchange stands there."""
         try:
             await asyncio.wait_for(self._reached.wait(), PATIENCE)
         except TimeoutError:
             raise AssertionError(f"not within {PATIENCE:g} s: {self._place} {self._wanted}") from None
 
     def let_go(self) -> None:
-        """Let the exchange go on."""
+        """Let them go on, and stop no other."""
         self._gone_on.set()
+        self._waiting.disarm()
 
     async def _stand(self, facts: Mapping[str, Any]) -> bool:
         if any(facts.get(name) != value for name, value in self._wanted.items()):
             return False
-        self.facts = facts
+        self._waiting = self._traps.arm(self._place, self._stand)  # for the next: this one takes no other meanwhile
         self._reached.set()
         await self._gone_on.wait()
         return True
@@ -248,7 +253,7 @@ class Prefect:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._client = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
+        self._client = httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -57,7 +57,7 @@ async def test_a_person_sees_in_the_ui_what_was_done_and_why(
     """Run names and states while they happen and afterwards, status, timeline and cost; no secret on any of them."""
     faults = FaultPlan(rules=(Fault(kind="unfulfillable", block=1060, first=1),))
     devnet = await start_devnet(faults=faults, timing=ProverTiming(0.5, 1.0, 0.3, 0.5))
-    one = up(devnet, L1_RPC=f"{devnet.l1_rpc}/?key={KEY}", EXPLORER_URL=EXPLORER)
+    one = up(devnet, L1_RPC=f"{devnet.l1_rpc}/?key={KEY}", EXPLORER_URL=EXPLORER, WITNESS_GEN_TIMEOUT="300s")
     root = prefect_server.api_url.removesuffix("/api")
     ui = f"{root}/v2"
     await settled(devnet, 1100, one)

@@ -17,6 +17,7 @@ from tests.devnets import StartDevnet
 
 A_CYCLE = timedelta(seconds=5)
 """Of the proposers here: POLL_INTERVAL is 3 s."""
+ORDERS = ["pause", "retry", "cancel", "cancel", "retry", "resume"]
 
 
 async def desk(one: Up, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -79,10 +80,9 @@ async def test_the_commands_show_and_order_beside_a_running_proposer(
     missing = await desk(one, "explain", "404")
     assert (missing.returncode, "no proof request 404" in missing.stderr) == (1, True)
 
-    checked = await shown(one, "doctor", status=2)
-    levels = {check["check"]: check["level"] for check in checked["checks"]}
-    assert {name for name, level in levels.items() if level == "error"} == {"parked"}, checked
-    assert levels["leader"] == levels["deployments"] == levels["prefect-server"] == "ok"
+    levels = await _checked(one)
+    assert {name for name, level in levels.items() if level == "error"} == {"parked"}, levels
+    assert levels["leader"] == "ok"
     assert _what_is_asked_and_sent(devnet, rows) == before, "looking asks and sends nothing"
 
     await _orders(one, rows, number)
@@ -102,6 +102,17 @@ async def test_the_commands_show_and_order_beside_a_running_proposer(
     assert (await desk(one, "doctor")).returncode == 2
 
 
+async def _checked(one: Up) -> dict[str, str]:
+    """Return the level of each of the doctor's checks, once Prefect's server has answered him in his time."""
+
+    async def look() -> dict[str, str]:
+        checked = await shown(one, "doctor", status=2)
+        levels = {check["check"]: check["level"] for check in checked["checks"]}
+        return levels if levels["prefect-server"] == levels["deployments"] == "ok" else {}
+
+    return await eventually("Prefect's server answers the doctor", look)
+
+
 async def _orders_are_events(one: Up, prefect: Prefect) -> None:
     """Each order carried out is an event with who and why, and once; the parked request was an alert, and is over."""
     about = {"resource": {"id": ["op-succinct.proposer.proposer"]}}
@@ -110,16 +121,18 @@ async def _orders_are_events(one: Up, prefect: Prefect) -> None:
         found = await prefect.post("/events/filter", {"filter": {**about, "event": {"prefix": [prefix]}}})
         return list(found["events"])
 
-    async def orders() -> bool:
-        return len(await events("op-succinct.order.resume")) == 1
+    async def all_told() -> bool:
+        told = [len(await events(f"op-succinct.{kind}")) for kind in ("order.", "alert.request-parked", "alive")]
+        return told[0] >= len(ORDERS) and all(told)
 
-    await eventually("the last order is an event", orders, alive=one)
-    said = {event["event"].rpartition(".")[2]: event["payload"]["why"] for event in await events("op-succinct.order.")}
+    await eventually("the orders, the alert and a sign of life are events", all_told, alive=one)
+    orders = await events("op-succinct.order.")
+    assert sorted(event["payload"]["kind"] for event in orders) == sorted(ORDERS)
+    said = {event["payload"]["kind"]: event["payload"]["why"] for event in orders}
     assert said["pause"] == "the server is upgraded"
     assert said["cancel"] == "not yet"
-    assert all("@" in event["payload"]["who"] for event in await events("op-succinct.order."))
+    assert all("@" in event["payload"]["who"] for event in orders)
     assert len(await events("op-succinct.alert.request-parked")) == 1
-    assert await events("op-succinct.alive")
 
 
 async def _orders(one: Up, rows: Ledger, number: str) -> None:
@@ -143,7 +156,7 @@ async def _orders(one: Up, rows: Ledger, number: str) -> None:
     for order, why in (("retry", "the server is new"), ("cancel", "not yet"), ("retry", "no reason given")):
         assert any(e.startswith(f"{order} ordered by ") and "@" in e and e.endswith(f": {why}") for e in events), events
     orders = rows.query("SELECT * FROM operator_orders ORDER BY id")
-    assert [order["kind"] for order in orders] == ["pause", "retry", "cancel", "cancel", "retry", "resume"]
+    assert [order["kind"] for order in orders] == ORDERS
     assert all(order["done_at"] - order["at"] < A_CYCLE and "@" in order["who"] for order in orders)
 
 
@@ -163,8 +176,8 @@ async def test_without_a_proposer_the_desk_says_so_and_orders_wait(
     assert (await shown(one, "status"))["leader"] is None
     explained = await shown(one, "explain")
     assert (explained["cause"]["code"], explained["cause"]["severity"]) == ("no-leader", "critical")
-    checked = await shown(one, "doctor", status=2)
-    assert [c["check"] for c in checked["checks"] if c["level"] == "error"] == ["leader"]
+    levels = await _checked(one)
+    assert [name for name, level in levels.items() if level == "error"] == ["leader"]
     ordered = await desk(one, "pause", "--why", "night")
     assert (ordered.returncode, "No proposer process leads now" in ordered.stdout) == (0, True)
     assert [order["kind"] for order in (await shown(one, "status"))["orders"]] == ["pause"]

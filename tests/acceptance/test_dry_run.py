@@ -66,8 +66,12 @@ async def test_a_dry_run_beside_a_ledger_shows_what_is_next_and_changes_nothing(
     first = await eventually("two dry cycles", lambda: _dry_cycles(prefect, 1), alive=dry)
     assert all(run["state"]["type"] == "COMPLETED" and run["parameters"]["dry_run"] for run in first)
     assert all(run["name"].startswith("dry run · would plan 2 · would request 2") for run in first)
-    tasks = await prefect.all("/task_runs/filter", {"flow_runs": {"id": {"any_": [first[0]["id"]]}}})
-    assert "RequestQueuedProofs" in {task["name"].rpartition("-")[0] for task in tasks}
+
+    async def staged() -> bool:
+        tasks = await prefect.all("/task_runs/filter", {"flow_runs": {"id": {"any_": [first[0]["id"]]}}})
+        return "RequestQueuedProofs" in {task["name"].rpartition("-")[0] for task in tasks}
+
+    await eventually("its stages are tasks", staged, alive=dry)
     post = f"POST {devnet.prover_url}/request_span_proof {{'start': 1100, 'end': 1150}}"
 
     async def said() -> bool:

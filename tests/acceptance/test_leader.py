@@ -133,6 +133,7 @@ async def test_a_stopped_leader_is_replaced_and_does_nothing_when_it_wakes(
         aggregation.let_go()
         await asyncio.wait_for(stopped.wait(), PATIENCE)
         answer.let_go()  # into the sleeper's socket
+        proof = Hold(devnet.traps, "prover.proof.answering", start=1250)
         before = wires.spent()
         took = await acted(rows, "epoch = 2", second, TAKEOVER_SECONDS)
         measured(f"the standby worked {took:.1f} s after the SIGSTOP")
@@ -146,6 +147,7 @@ async def test_a_stopped_leader_is_replaced_and_does_nothing_when_it_wakes(
         assert _written_after_takeover(rows, epoch=1) == [], "and writes nothing"
 
         second.kill()
+        proof.let_go()
         again = await acted(rows, "epoch = 3", first, TAKEOVER_SECONDS)
         measured(f"the old leader worked {again:.1f} s after the kill of the new one")
         await settled(devnet, 1300, first)

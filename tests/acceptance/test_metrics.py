@@ -34,12 +34,18 @@ async def test_a_leader_and_its_standby_are_watched(start_devnet: StartDevnet, u
 
         assert [(await get(port, "/healthz")).status_code for port in ports] == [200, 200]
         assert [(await get(port, "/readyz")).text for port in ports] == ["leading\n", "standing by\n"]
-        for port, leads in zip(ports, (1, 0), strict=True):
-            text = (await get(port, "/metrics")).text
-            now = _gauges(text)
-            assert (now["contract_block"], now["lag_blocks"], now["leading"]) == (1100, 0, leads)
-            assert 'op_succinct_proposer_endpoint_up{endpoint="prefect"} 1.0' in text
-            assert math.isnan(now["cycle_last_success_timestamp_seconds"]) == (not leads)
+        for port, leading in zip(ports, (1, 0), strict=True):
+
+            async def is_watched(port: int = port, leading: int = leading) -> str:
+                text = (await get(port, "/metrics")).text
+                now = _gauges(text)
+                assert now["leading"] == leading
+                assert math.isnan(now["cycle_last_success_timestamp_seconds"]) == (not leading)
+                # what does not answer a scrape in its time is NaN or down in this one
+                read = (now["contract_block"], now["lag_blocks"]) == (1100, 0)
+                return text if read and 'op_succinct_proposer_endpoint_up{endpoint="prefect"} 1.0' in text else ""
+
+            text = await eventually("a scrape says everything", is_watched)
             for secret in ("PRIVATE_KEY", "DATABASE_URL", "L1_RPC", "OP_SUCCINCT_SERVER_URL"):
                 assert first.environment[secret].removeprefix("0x") not in text
         first.kill()

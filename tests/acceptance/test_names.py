@@ -30,7 +30,7 @@ CONTRACT, OTHER, NEW = ("0x" + digit * 40 for digit in "123")
 SIGNERS = {"op-succinct-local-signer", "op-succinct-web3signer"}
 NAMES = ("request-a", "op-b")
 """The first looks like the tag of a request."""
-OWN = {"WITNESS_GEN_TIMEOUT": "30s", "POLL_INTERVAL": "10s"}
+OWN = {"WITNESS_GEN_TIMEOUT": "60s", "POLL_INTERVAL": "10s"}
 
 
 @pytest_asyncio.fixture

@@ -101,7 +101,7 @@ async def test_postgresql_is_away(
     devnet = await start_devnet()
     rows = Ledger(own_postgres.url)
     async with PostgresProxy.before(own_postgres.url) as proxy:
-        one = up(devnet, DATABASE_URL=proxy.url("postgres"))
+        one = up(devnet, DATABASE_URL=proxy.url("postgres"), WITNESS_GEN_TIMEOUT="300s")
         process = one.process
         await settled(devnet, 1100, one)
         answer = Hold(devnet.traps, "prover.range.paid", start=1150)

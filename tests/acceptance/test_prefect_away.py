@@ -24,7 +24,7 @@ async def test_settlement_goes_on_and_history_catches_up(
     The answer of a POST, the completion of a proof and the end of a cycle, all begun before, fall into the outage.
     """
     devnet = await start_devnet(faults=FaultPlan(rules=(Fault(kind="unfulfillable", block=1220, first=1),)))
-    one = up(devnet)
+    one = up(devnet, WITNESS_GEN_TIMEOUT="300s")
     process = one.process
     await settled(devnet, 1100, one)
     answer = Hold(devnet.traps, "prover.range.paid", start=1150)

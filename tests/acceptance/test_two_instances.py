@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.devnet import Devnet
-from tests.acceptance.helpers import QUICK, Ledger, Prefect, Up, free_port, settled
+from tests.acceptance.helpers import PATIENCE, QUICK, Ledger, Prefect, Up, free_port, settled
 from tests.devnets import StartDevnet
 
 
@@ -39,7 +39,7 @@ async def test_two_rollups_side_by_side(start_devnet: StartDevnet, homes: list[U
     for one, devnet, port in zip(homes, devnets, ports, strict=True):
         _start(one, devnet, port)
     for one, devnet in zip(homes, devnets, strict=True):
-        await settled(devnet, 1100, one)
+        await settled(devnet, 1100, one, seconds=2 * PATIENCE)
     for one, port in zip(homes, ports, strict=True):
         ledger = Ledger((one.home / "ledger.url").read_text().strip())
         assert len(ledger.requests()) == 3
