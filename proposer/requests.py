@@ -65,8 +65,8 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = MappingProxyType(
         # to PROVING: taken up again with a prover id, it is looked at, not asked and paid for anew
         Status.PARKED: frozenset({Status.UNREQ, Status.PROVING, Status.COMPLETE, Status.CANCELLED}),
         Status.COMPLETE: frozenset({Status.RELAYED, Status.FAILED, Status.CANCELLED}),
-        # deleteL2Outputs and reorgs rewind the contract's head
-        Status.RELAYED: frozenset({Status.COMPLETE}),
+        # deleteL2Outputs and reorgs rewind the contract's head, perhaps to before what is still stored
+        Status.RELAYED: frozenset({Status.COMPLETE, Status.CANCELLED}),
         # a proof that arrives late is a proof
         Status.FAILED: frozenset({Status.COMPLETE}),
         Status.CANCELLED: frozenset({Status.COMPLETE}),

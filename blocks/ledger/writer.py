@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,9 +43,22 @@ class Writer(JournalWriter):
         return [await self.insert(new, cycle_run_id) for new in plan.inserts]
 
     async def move(self, move: Move) -> bool:
-        """Carry out one move if the request still has the status it was decided on."""
-        values = {"failure": move.failure.value, "failure_text": move.why} if move.failure else {}
+        """Carry out one move if the request still has the status it was decided on.
+
+        What is to be complete again and was pruned is cancelled, and fetched anew where the server still has it.
+        """
+        values: dict[str, object] = {}
+        if (move.frm, move.to) == (Status.RELAYED, Status.COMPLETE) and not await self._is_stored(move.request):
+            why = f"{move.why}, and its proof was deleted long ago"
+            move = Move(move.request, move.frm, Status.CANCELLED, why, Failure.SUPERSEDED)
+            values["next_poll_at"] = case((_r.prover_request_id.is_not(None), func.now()))
+        if move.failure:
+            values |= {"failure": move.failure.value, "failure_text": move.why}
         return await self._move(move.request, move.frm, move.to, move.why, values, move.failure)
+
+    async def _is_stored(self, request_id: int) -> bool:
+        stored = select(proofs.c.request_id).where(proofs.c.request_id == request_id)
+        return (await self._connection.execute(stored)).one_or_none() is not None
 
     async def insert(self, new: NewRequest, cycle_run_id: str | None = None) -> int:
         """Insert a request with its first event; return its id."""

@@ -5,10 +5,11 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from sqlalchemy import insert as insert_into
 from sqlalchemy import text, update
 
 from blocks.ledger import Ledger
-from blocks.ledger.tables import proof_requests
+from blocks.ledger.tables import proof_requests, proofs
 from proposer.errors import IllegalTransition, LedgerMoved, UnknownRequest
 from proposer.intents import Move, Plan
 from proposer.polling import Usual
@@ -87,6 +88,9 @@ async def test_every_legal_transition_is_made_and_told(
     ledger: Ledger, epoch: int, request_id: int, frm: Status, to: Status
 ) -> None:
     await force(ledger, request_id, frm)
+    if frm is Status.RELAYED:  # nothing is relayed without a proof
+        async with ledger.connect() as connection, connection.begin():
+            await connection.execute(insert_into(proofs).values(request_id=request_id, proof=b"proof"))
     async with ledger.write(epoch) as writer:
         assert await writer.move(Move(request_id, frm, to, "so it is", Failure.SUPERSEDED))
     after = await ledger.request(request_id)
@@ -513,3 +517,27 @@ async def test_runs_that_are_behind_are_told_apart(ledger: Ledger, epoch: int, r
     async with ledger.write(epoch) as writer:
         await writer.mirrored(request_id, "run-1", (await ledger.events(request_id))[-1].id)
     assert await ledger.open_runs(shown=True) == {request_id: "run-1"}
+
+
+@pytest.mark.parametrize("prover_id", [None, "a" * 64])
+async def test_a_pruned_proof_that_is_needed_again_is_fetched_or_proven_anew(
+    ledger: Ledger, epoch: int, request_id: int, prover_id: str | None
+) -> None:
+    """The contract was set back to before the oldest proof that is stored: a row without one must not count as one."""
+    status = Status.PROVING if prover_id else Status.WITNESSGEN  # a mock server's answer is the proof
+    before = await force(ledger, request_id, status, prover_request_id=prover_id)
+    back = Move(request_id, Status.RELAYED, Status.COMPLETE, "the contract head was rewound to 0")
+    async with ledger.write(epoch) as writer:
+        await writer.complete(before, b"proof", "proven")
+        await writer.move(Move(request_id, Status.COMPLETE, Status.RELAYED, "settled"))
+        assert await writer.move(back)
+    assert (await ledger.request(request_id)).status is Status.COMPLETE
+    async with ledger.write(epoch) as writer:
+        await writer.move(Move(request_id, Status.COMPLETE, Status.RELAYED, "settled"))
+    async with ledger.write(epoch) as writer:
+        assert await writer.prune_proofs(0) == 1
+        assert await writer.move(back)
+    row = await ledger.request(request_id)
+    assert (row.status, row.failure) == (Status.CANCELLED, Failure.SUPERSEDED)
+    assert "deleted long ago" in (row.failure_text or "")
+    assert [r.id for r in await ledger.due_for_a_look()] == ([request_id] if prover_id else [])

@@ -251,6 +251,7 @@ async def test_every_rule_reaches_the_webhook_with_its_text_and_once(
     proposer.last_cycle_at = -1e9  # no sign of life from here on
     due = time.monotonic()
     await others.round(client)
+    await eventually("Prefect has heard of it", lambda: events_of(client, "other", DUE))
     await asyncio.sleep(alerting.ROUND_SECONDS)  # Prefect takes two events at a time, in no order
     cycle(other, head=1060)
     await others.round(client)  # it is settled in time
