@@ -51,6 +51,15 @@ class Led:
         """The requests by status."""
         return Counter(request.status.value for request in (await self.ledger.view(0)).requests)
 
+    async def settles(self, devnet: Devnet) -> None:
+        """Wait until the output at 1100 is on the chain."""
+
+        async def settled() -> bool:
+            assert not self.task.done(), self.task.exception()
+            return await devnet.latest_block_number() == 1100
+
+        await eventually("the output at 1100 is on the chain", settled)
+
     async def asking(self) -> bool:
         """Whether the requests for both ranges up to 1100 wait for the server's answer."""
         assert not self.task.done(), self.task.exception()
@@ -109,12 +118,7 @@ async def test_an_output_is_settled_without_prefect_and_a_stop_ends_it(
     """Ranges are proven, aggregated and relayed on the process's own clock; the absence is not said at every look."""
     with caplog.at_level("INFO", logger="proposer"):
         async with leading(devnet, ledger, tmp_path) as led:
-
-            async def settled() -> bool:
-                assert not led.task.done(), led.task.exception()
-                return await devnet.latest_block_number() == 1100
-
-            await eventually("the output at 1100 is on the chain", settled)
+            await led.settles(devnet)
             led.stop.set()
             assert await asyncio.wait_for(led.task, 60)
             assert not led.proposer.witnesses
@@ -127,12 +131,7 @@ async def test_an_output_is_settled_without_prefect_and_a_stop_ends_it(
 async def test_no_settlement_waits_for_the_clock(devnet: Devnet, ledger: Ledger, tmp_path: Path, quick: None) -> None:
     """With an hour between two scheduled cycles an output is settled as soon as its proofs are there."""
     async with leading(devnet, ledger, tmp_path, poll_interval=3600) as led:
-
-        async def settled() -> bool:
-            assert not led.task.done(), led.task.exception()
-            return await devnet.latest_block_number() == 1100
-
-        await eventually("the output at 1100 is on the chain", settled)
+        await led.settles(devnet)
 
 
 async def test_an_account_that_another_rollup_has_ends_it_with_its_name(
@@ -224,12 +223,7 @@ async def test_an_answer_of_prefect_that_makes_no_sense_does_not_end_the_process
 
     monkeypatch.setattr(Process, "_with_prefect", confused)
     async with leading(devnet, ledger, tmp_path) as led:
-
-        async def settled() -> bool:
-            assert not led.task.done(), led.task.exception()
-            return await devnet.latest_block_number() == 1100
-
-        await eventually("the output at 1100 is on the chain", settled)
+        await led.settles(devnet)
         led.stop.set()
         assert await asyncio.wait_for(led.task, 60)
     assert woken
